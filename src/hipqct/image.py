@@ -1,0 +1,80 @@
+"""The one image type: an array with its place in the world.
+
+Arrays are indexed ``[x, y, z]`` everywhere in hipqct (only ``hipqct.io`` knows other orders).
+World coordinates are DICOM's LPS in millimetres: x grows to the patient's left, y to the back
+(posterior), z to the head. ``origin_mm`` is the world position of the centre of voxel ``[0, 0, 0]``.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+GEOMETRY_TOLERANCE_MM = 1e-3
+
+
+@dataclass(frozen=True)
+class Image:
+    """A 3-D image in LPS world millimetres.
+
+    Args:
+        array: voxels, shape ``(nx, ny, nz)``.
+        spacing_mm: distance between voxel centres along each array axis.
+        origin_mm: world position of the centre of voxel ``[0, 0, 0]``.
+        direction: 3x3 matrix; column ``i`` is the world unit vector of array axis ``i``.
+    """
+
+    array: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    origin_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    direction: np.ndarray = field(default_factory=lambda: np.eye(3))
+
+    def __post_init__(self):
+        if self.array.ndim != 3:
+            raise ValueError(f"array must be 3-D, got {self.array.ndim}-D")
+        spacing_mm = tuple(float(s) for s in self.spacing_mm)
+        if len(spacing_mm) != 3 or not all(s > 0 for s in spacing_mm):
+            raise ValueError(f"spacing_mm must be three positive numbers, got {self.spacing_mm}")
+        object.__setattr__(self, "spacing_mm", spacing_mm)
+        object.__setattr__(self, "origin_mm", tuple(float(o) for o in self.origin_mm))
+        object.__setattr__(self, "direction", np.asarray(self.direction, dtype=float).reshape(3, 3))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along x, y, z."""
+        return self.array.shape
+
+    @property
+    def voxel_volume_mm3(self) -> float:
+        """Volume of one voxel in mm3."""
+        return float(np.prod(self.spacing_mm))
+
+    @property
+    def affine(self) -> np.ndarray:
+        """4x4 matrix from array index to LPS world millimetres."""
+        affine = np.eye(4)
+        affine[:3, :3] = self.direction * self.spacing_mm
+        affine[:3, 3] = self.origin_mm
+        return affine
+
+    def to_world(self, index) -> np.ndarray:
+        """World positions (mm) of array indices, shape ``(..., 3)``; fractions allowed."""
+        return np.asarray(index, dtype=float) @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def to_index(self, point_mm) -> np.ndarray:
+        """Fractional array indices of world positions, shape ``(..., 3)``."""
+        offset_mm = np.asarray(point_mm, dtype=float) - self.affine[:3, 3]
+        return offset_mm @ np.linalg.inv(self.affine[:3, :3]).T
+
+    def with_array(self, array: np.ndarray) -> "Image":
+        """The same place in the world with other voxels of the same shape."""
+        if array.shape != self.shape:
+            raise ValueError(f"array must have shape {self.shape}, got {array.shape}")
+        return replace(self, array=array)
+
+    def same_grid(self, other: "Image") -> bool:
+        """Whether both images share shape and place, within ``GEOMETRY_TOLERANCE_MM`` at every corner."""
+        if self.shape != other.shape:
+            return False
+        corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape])).reshape(3, -1).T
+        gap_mm = np.abs(self.to_world(corners) - other.to_world(corners))
+        return bool(gap_mm.max() <= GEOMETRY_TOLERANCE_MM)

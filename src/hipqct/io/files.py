@@ -1,0 +1,34 @@
+"""Writing files so that a name never stands for a half-written one."""
+
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replace_when_done(path):
+    """Give a temporary path beside ``path`` (same suffixes); rename it to ``path`` when the block succeeds.
+
+    When the block raises, the temporary file is deleted and an older ``path`` stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(content: dict, path):
+    """Write ``content`` as indented JSON; NaN and infinity are refused (ValueError), as JSON has none."""
+    text = json.dumps(content, indent=2, allow_nan=False)
+    with replace_when_done(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path) -> dict:
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
