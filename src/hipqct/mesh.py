@@ -1,0 +1,86 @@
+"""Mesh types and what can be measured on them: area, enclosed volume, closedness, Jacobians."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+# Corner signs of the eight nodes of a C3D8 (VTK's order too): lower face round, then upper face round.
+HEX_CORNERS = np.array(
+    [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)]
+)
+# The three neighbours of each corner, ordered so that their triple product is the corner Jacobian.
+HEX_CORNER_NEIGHBOURS = np.array(
+    [(1, 3, 4), (2, 0, 5), (3, 1, 6), (0, 2, 7), (7, 5, 0), (4, 6, 1), (5, 7, 2), (6, 4, 3)]
+)
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A triangulated surface in LPS world millimetres.
+
+    Args:
+        points_mm: vertices, shape ``(n, 3)``.
+        triangles: vertex indices, shape ``(m, 3)``, counter-clockwise seen from outside.
+    """
+
+    points_mm: np.ndarray
+    triangles: np.ndarray
+
+
+@dataclass(frozen=True)
+class HexMesh:
+    """A voxel hexahedral mesh in LPS world millimetres, one value per cell.
+
+    Args:
+        points_mm: nodes, shape ``(n, 3)``.
+        cells: node indices in C3D8 order, shape ``(m, 8)``, all Jacobians positive.
+        bone_fraction: share of the cube inside the mask, 0 to 1.
+        hu: mean CT number over the part of the cube inside the mask.
+        node_sets: name to node indices (0-based).
+        facts: what building it found (grid, cubes dropped).
+    """
+
+    points_mm: np.ndarray
+    cells: np.ndarray
+    bone_fraction: np.ndarray
+    hu: np.ndarray
+    node_sets: dict[str, np.ndarray] = field(default_factory=dict)
+    facts: dict = field(default_factory=dict)
+
+
+def surface_area_mm2(surface: Surface) -> float:
+    """Sum of the triangles' areas in mm2."""
+    a, b, c = (surface.points_mm[surface.triangles[:, i]] for i in range(3))
+    return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2)
+
+
+def enclosed_volume_mm3(surface: Surface) -> float:
+    """Volume inside a closed surface in mm3 by the divergence theorem; negative when it is inside out."""
+    points_mm = surface.points_mm - surface.points_mm.mean(axis=0)
+    a, b, c = (points_mm[surface.triangles[:, i]] for i in range(3))
+    return float(np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6)
+
+
+def is_closed(surface: Surface) -> bool:
+    """Whether every edge lies in exactly two triangles that run through it in opposite directions."""
+    triangles = surface.triangles.astype(np.int64)
+    starts, ends = triangles.ravel(), np.roll(triangles, -1, axis=1).ravel()
+    n = len(surface.points_mm)
+    forward = np.sort(starts * n + ends)
+    backward = np.sort(ends * n + starts)
+    return bool((np.diff(forward) > 0).all() and (forward == backward).all())
+
+
+def euler_number(surface: Surface) -> int:
+    """Vertices - edges + triangles: 2 for one ball-like body, 2 less for every handle."""
+    edges = np.sort(surface.triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    edge_count = len(np.unique(edges[:, 0].astype(np.int64) * len(surface.points_mm) + edges[:, 1]))
+    vertex_count = len(np.unique(surface.triangles))
+    return int(vertex_count - edge_count + len(surface.triangles))
+
+
+def corner_jacobians_mm3(points_mm: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Jacobian at each corner of hexahedra, shape ``(m, 8)``; all positive in a valid C3D8 mesh."""
+    corners = points_mm[cells]
+    edges = corners[:, HEX_CORNER_NEIGHBOURS] - corners[:, :, None, :]
+    return np.einsum("mci,mci->mc", edges[:, :, 0], np.cross(edges[:, :, 1], edges[:, :, 2]))

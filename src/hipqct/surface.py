@@ -1,0 +1,175 @@
+"""The smooth closed surface of a binary mask, at the level that holds the mask's volume."""
+
+import numpy as np
+from scipy import ndimage
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from skimage.measure import marching_cubes
+
+from hipqct.errors import MeshError
+from hipqct.image import Image
+from hipqct.mesh import Surface, enclosed_volume_mm3, is_closed, surface_area_mm2
+
+# Triangles of about a millimetre: 3-mm slices are cut in three, pixels of 0.7 to 1.4 mm stay.
+FINE_MM = 1.0
+# Rounds the steps between slices; measured best on synthetic femurs between 1.0 and 1.2 mm.
+SMOOTHING_MM = 1.1
+# Air round the mask so that the smoothed level set (4 sigma and its level) closes inside the grid.
+MARGIN_MM = 6.0
+# Volume is held ten times better than the 0.1% that is promised; Newton's steps get there in 2 or 3.
+VOLUME_TOLERANCE = 1e-4
+VOLUME_STEPS = 12
+# Grid values closer to the level than this are moved off it: no triangles thinner than a micrometre.
+LEVEL_GAP_MM = 1e-3
+# Outside the scan; far below any level, so that the surface is capped at the scan's last face.
+OUTSIDE_MM = -1e3
+# More of the mask than this breaking off under smoothing is a mask to mend, not a surface to use.
+LOST_VOLUME_FRACTION = 0.01
+
+
+def solid_mask(mask: np.ndarray) -> tuple[np.ndarray, dict]:
+    """Keep the largest face-connected part of a mask and fill its cavities.
+
+    Returns:
+        The cleaned mask, and ``components``, ``dropped_voxels`` and ``filled_voxels`` as found.
+
+    Raises:
+        MeshError: the mask is empty, or fills the whole image.
+    """
+    mask = np.asarray(mask, dtype=bool)
+    if not mask.any():
+        raise MeshError("the mask is empty, so there is nothing to mesh: look at the segmentation first")
+    if mask.all():
+        raise MeshError("the mask fills the whole image, which no bone does: look at the segmentation first")
+    box = _bounding_box(mask)
+    labels, count = ndimage.label(mask[box])
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    largest = labels == sizes.argmax()
+    # A cavity is background that does not reach the box's outside.
+    background, _ = ndimage.label(np.pad(~largest, 1, constant_values=True))
+    filled = (background != background[0, 0, 0])[1:-1, 1:-1, 1:-1]
+    facts = {
+        "components": int(count),
+        "dropped_voxels": int(sizes.sum() - largest.sum()),
+        "filled_voxels": int(filled.sum() - largest.sum()),
+    }
+    solid = np.zeros_like(mask)
+    solid[box] = filled
+    return solid, facts
+
+
+def _bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
+    """Smallest half-open box that holds every nonzero voxel."""
+    lines = (mask.any(axis=(1, 2)), mask.any(axis=(0, 2)), mask.any(axis=(0, 1)))
+    ends = [np.flatnonzero(line)[[0, -1]] for line in lines]
+    return tuple(slice(int(first), int(last) + 1) for first, last in ends)
+
+
+def extract_surface(mask: Image, smoothing_mm: float = SMOOTHING_MM, fine_mm: float = FINE_MM) -> Surface:
+    """Smooth closed surface of a mask whose enclosed volume is the mask's voxel volume (within 0.01%).
+
+    The signed distance of the mask, its anisotropic voxels respected, is interpolated by cubic splines
+    to about ``fine_mm``, smoothed by a Gaussian of ``smoothing_mm`` and cut by marching cubes
+    (Lewiner et al. 2003) at the level that holds the volume. Where the mask meets a face of the image
+    it is taken to go on beyond, and the surface is capped flat on that face. Several parts: the
+    largest; cavities are filled (``solid_mask``).
+
+    Args:
+        mask: nonzero is bone; any spacing and direction.
+
+    Raises:
+        MeshError: the mask is empty, or too thin to survive the smoothing in one piece.
+    """
+    solid, _ = solid_mask(mask.array)
+    volume_mm3 = float(solid.sum()) * mask.voxel_volume_mm3
+    level_set, to_index = _fine_level_set(solid, mask.spacing_mm, smoothing_mm, fine_mm)
+    level_mm = _first_level(level_set, volume_mm3, to_index[1] * mask.spacing_mm)
+    for _ in range(VOLUME_STEPS):
+        surface = _cut(level_set, level_mm, to_index, mask)
+        excess_mm3 = enclosed_volume_mm3(surface) - volume_mm3
+        if abs(excess_mm3) <= VOLUME_TOLERANCE * volume_mm3 and is_closed(surface):
+            return surface
+        level_mm += excess_mm3 / surface_area_mm2(surface)
+    raise MeshError(
+        f"no closed smooth surface holds the mask's {volume_mm3:.0f} mm3 (last error {excess_mm3:.1f} mm3): "
+        "the mask is too thin or torn, mend it in an image editor"
+    )
+
+
+def _fine_level_set(solid, spacing_mm, smoothing_mm, fine_mm):
+    """Smoothed signed distance (mm, inside positive) on nodes that include the image's own faces.
+
+    Returns the level set and ``(start, step)``: fine node ``k`` lies at array index ``start + k * step``.
+    """
+    spacing_mm = np.array(spacing_mm)
+    margin = np.ceil(MARGIN_MM / spacing_mm).astype(int) + 1
+    box = _bounding_box(solid)
+    low = np.array([side.start for side in box]) - margin
+    high = np.array([side.stop for side in box]) + margin
+    inside = tuple(np.clip(np.arange(a, b), 0, n - 1) for a, b, n in zip(low, high, solid.shape, strict=True))
+    padded = solid[np.ix_(*inside)]
+    distance_mm = ndimage.distance_transform_edt(padded, sampling=spacing_mm)
+    distance_mm -= ndimage.distance_transform_edt(~padded, sampling=spacing_mm)
+    parts = np.maximum(1, np.rint(spacing_mm / fine_mm)).astype(int)
+    step = 1.0 / parts
+    # The outer half voxel of the margin stays unused: nodes start on the first face inside it.
+    shape = (np.array(padded.shape) - 1) * parts + 1
+    fine = ndimage.affine_transform(
+        distance_mm, step, offset=0.5, output_shape=tuple(shape - parts), order=3, mode="nearest"
+    )
+    fine = ndimage.gaussian_filter(fine, smoothing_mm / (step * spacing_mm))
+    start = low + 0.5
+    for axis, n in enumerate(solid.shape):
+        index = start[axis] + np.arange(fine.shape[axis]) * step[axis]
+        outside = (index < -0.5 - step[axis] / 2) | (index > n - 0.5 + step[axis] / 2)
+        fine[(slice(None),) * axis + (outside,)] = OUTSIDE_MM
+    return fine, (start, step)
+
+
+def _first_level(level_set, volume_mm3, fine_spacing_mm):
+    """Level above which the count of fine nodes makes up the volume; a start for Newton's steps."""
+    count = int(np.clip(volume_mm3 / np.prod(fine_spacing_mm), 1, level_set.size - 1))
+    return float(np.partition(level_set.ravel(), level_set.size - count)[level_set.size - count])
+
+
+def _cut(level_set, level_mm, to_index, mask):
+    """Marching cubes at one level: the largest part, outward, in world mm, capped on the faces."""
+    height = level_set - level_mm
+    height[np.abs(height) < LEVEL_GAP_MM] = LEVEL_GAP_MM
+    if not (height > 0).any() or not (height < 0).any():
+        raise MeshError(
+            "the mask is too thin for a smooth surface: it vanishes in the smoothing, mend the mask"
+        )
+    points, triangles, _, _ = marching_cubes(height.astype(np.float32), 0.0)
+    start, step = to_index
+    index = np.clip(points.astype(float) * step + start, -0.5, np.array(mask.shape) - 0.5)
+    surface = _largest_part(Surface(mask.to_world(index), triangles))
+    if enclosed_volume_mm3(surface) < 0:
+        surface = Surface(surface.points_mm, surface.triangles[:, ::-1])
+    return surface
+
+
+def _largest_part(surface: Surface) -> Surface:
+    """The connected part that encloses most; MeshError when the others hold more than a crumb."""
+    triangles = surface.triangles
+    n = len(surface.points_mm)
+    ones = np.ones(len(triangles) * 2, dtype=np.int8)
+    links = coo_matrix((ones, (triangles[:, [0, 1]].ravel(), triangles[:, [1, 2]].ravel())), shape=(n, n))
+    count, part_of_point = connected_components(links, directed=False)
+    if count == 1:
+        return surface
+    part = part_of_point[triangles[:, 0]]
+    points_mm = surface.points_mm - surface.points_mm.mean(axis=0)
+    a, b, c = (points_mm[triangles[:, i]] for i in range(3))
+    volumes_mm3 = np.abs(np.bincount(part, np.einsum("ij,ij->i", a, np.cross(b, c)), minlength=count)) / 6
+    largest = volumes_mm3.argmax()
+    lost = 1 - volumes_mm3[largest] / volumes_mm3.sum()
+    if lost > LOST_VOLUME_FRACTION:
+        raise MeshError(
+            f"smoothing breaks the mask into parts and {100 * lost:.0f}% of it would be lost: "
+            "a neck of the mask is too thin, mend the mask"
+        )
+    kept = triangles[part == largest]
+    used, compact = np.unique(kept, return_inverse=True)
+    return Surface(surface.points_mm[used], compact.reshape(kept.shape))
