@@ -6,6 +6,7 @@ World coordinates are DICOM's LPS in millimetres: x grows to the patient's left,
 """
 
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 
 import numpy as np
 
@@ -78,3 +79,27 @@ class Image:
         corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape])).reshape(3, -1).T
         gap_mm = np.abs(self.to_world(corners) - other.to_world(corners))
         return bool(gap_mm.max() <= GEOMETRY_TOLERANCE_MM)
+
+
+def reorient_to_lps(image: Image) -> Image:
+    """The same image with its axes permuted and flipped to the nearest LPS axial grid, z ascending.
+
+    Array axis 0 then points most nearly to the patient's left, 1 to the back, 2 to the head. No voxel is
+    interpolated and each keeps its world position: obliquity of less than 45 degrees stays in ``direction``.
+    """
+    directions = list(permutations(range(3)))
+    nearness = [
+        sum(abs(image.direction[world, axis]) for world, axis in enumerate(axes)) for axes in directions
+    ]
+    axes = directions[int(np.argmax(nearness))]
+    flipped = [image.direction[world, axis] < 0 for world, axis in enumerate(axes)]
+    corner = np.zeros(3)
+    for axis, flip in zip(axes, flipped, strict=True):
+        corner[axis] = image.shape[axis] - 1 if flip else 0
+    array = image.array.transpose(axes)[tuple(slice(None, None, -1 if flip else 1) for flip in flipped)]
+    return Image(
+        np.ascontiguousarray(array),
+        tuple(image.spacing_mm[axis] for axis in axes),
+        tuple(image.to_world(corner)),
+        image.direction[:, axes] * np.where(flipped, -1.0, 1.0),
+    )
