@@ -70,4 +70,4 @@ def integral_density(ct: Image, mask: Image, slope: float, intercept: float) -> 
 
 def bone_mineral_content_mg(density_mg_cm3: float, volume_mm3: float) -> float:
     """Mineral in mg: density times volume, mm3 turned into cm3."""
-    return density_mg_cm3 * volume_mm3 / MM3_PER_CM3
+    return float(density_mg_cm3 * volume_mm3 / MM3_PER_CM3)

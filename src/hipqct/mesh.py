@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# Corner signs of the eight nodes of a C3D8 (VTK's order too): lower face round, then upper face round.
+# Corners of a C3D8 in its node order (VTK's too): the lower face round, then the upper face round.
 HEX_CORNERS = np.array(
     [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)]
 )
@@ -29,21 +29,20 @@ class Surface:
 
 @dataclass(frozen=True)
 class HexMesh:
-    """A voxel hexahedral mesh in LPS world millimetres, one value per cell.
+    """A voxel hexahedral mesh in LPS world millimetres.
 
     Args:
         points_mm: nodes, shape ``(n, 3)``.
         cells: node indices in C3D8 order, shape ``(m, 8)``, all Jacobians positive.
-        bone_fraction: share of the cube inside the mask, 0 to 1.
-        hu: mean CT number over the part of the cube inside the mask.
-        node_sets: name to node indices (0-based).
+        cell_data: one value per cell by name: ``bone_fraction`` (share of the cube inside the mask, 0 to 1)
+            and the mean over the cube's part inside the mask of every image given.
+        node_sets: name to node indices, 0-based, ascending.
         facts: what building it found (grid, cubes dropped).
     """
 
     points_mm: np.ndarray
     cells: np.ndarray
-    bone_fraction: np.ndarray
-    hu: np.ndarray
+    cell_data: dict[str, np.ndarray] = field(default_factory=dict)
     node_sets: dict[str, np.ndarray] = field(default_factory=dict)
     facts: dict = field(default_factory=dict)
 

@@ -41,7 +41,7 @@ def solid_mask(mask: np.ndarray) -> tuple[np.ndarray, dict]:
         raise MeshError("the mask is empty, so there is nothing to mesh: look at the segmentation first")
     if mask.all():
         raise MeshError("the mask fills the whole image, which no bone does: look at the segmentation first")
-    box = _bounding_box(mask)
+    box = bounding_box(mask)
     labels, count = ndimage.label(mask[box])
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
@@ -59,7 +59,7 @@ def solid_mask(mask: np.ndarray) -> tuple[np.ndarray, dict]:
     return solid, facts
 
 
-def _bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
+def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
     """Smallest half-open box that holds every nonzero voxel."""
     lines = (mask.any(axis=(1, 2)), mask.any(axis=(0, 2)), mask.any(axis=(0, 1)))
     ends = [np.flatnonzero(line)[[0, -1]] for line in lines]
@@ -104,7 +104,7 @@ def _fine_level_set(solid, spacing_mm, smoothing_mm, fine_mm):
     """
     spacing_mm = np.array(spacing_mm)
     margin = np.ceil(MARGIN_MM / spacing_mm).astype(int) + 1
-    box = _bounding_box(solid)
+    box = bounding_box(solid)
     low = np.array([side.start for side in box]) - margin
     high = np.array([side.stop for side in box]) + margin
     inside = tuple(np.clip(np.arange(a, b), 0, n - 1) for a, b, n in zip(low, high, solid.shape, strict=True))

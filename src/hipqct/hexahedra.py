@@ -1,0 +1,134 @@
+"""The voxel hexahedral mesh: equal cubes where the mask fills enough of them."""
+
+import numpy as np
+from scipy import ndimage
+
+from hipqct.errors import MeshError
+from hipqct.image import Image
+from hipqct.mesh import HEX_CORNERS, HexMesh
+from hipqct.surface import bounding_box, solid_mask
+
+# Keyak's edge length, and the half of a cube that makes it bone. The fraction moves stiffness: 0.3 gives
+# +33%, 0.6 gives -7% on one femur, so both are config keys.
+CUBE_MM = 3.0
+BONE_FRACTION_MIN = 0.5
+# Overlaps are sums of products of floats: a cube at the limit to rounding is at the limit.
+FRACTION_TOLERANCE = 1e-9
+CUBES_ROUND_AN_INNER_NODE = 8
+
+
+def build_hexahedra(
+    mask: Image,
+    images: dict[str, np.ndarray],
+    cube_mm: float = CUBE_MM,
+    bone_fraction_min: float = BONE_FRACTION_MIN,
+) -> HexMesh:
+    """Cubes of ``cube_mm`` along the image's axes, where at least ``bone_fraction_min`` of them is mask.
+
+    Shares and means are exact integrals over the overlap of cubes and voxels, so any spacing fits any
+    cube. In the slice plane cube faces run through the pixel edge nearest to the mask's centroid, which
+    makes the mesh of a mirrored mask the mirrored mesh and cubes of whole pixels where they fit; along
+    the slices they start at the mask's lowest face, so a shaft that is cut flat stays flat. Only the largest face-connected set of cubes is kept, and the mask is
+    taken as one solid (``solid_mask``).
+
+    Args:
+        mask: nonzero is bone; any spacing and direction.
+        images: arrays on the mask's grid by name, for example ``{"hu": ct.array}``.
+
+    Returns:
+        The mesh; node sets ``DISTAL_FACE`` (lower faces of the lowest layer), ``PROXIMAL`` (upper faces
+        of the highest layer, the head's top in a hip scan) and ``SURFACE`` (every node on a free face).
+
+    Raises:
+        MeshError: the mask is empty, or nowhere thick enough for a cube.
+        ValueError: ``cube_mm`` or ``bone_fraction_min`` make no sense, or an image is on another grid.
+    """
+    if not cube_mm > 0:
+        raise ValueError(f"cube_mm must be positive, got {cube_mm}")
+    if not 0 < bone_fraction_min <= 1:
+        raise ValueError(f"bone_fraction_min must be above 0 and at most 1, got {bone_fraction_min}")
+    for name, array in images.items():
+        if array.shape != mask.shape:
+            raise ValueError(f"image {name} must have the mask's shape {mask.shape}, got {array.shape}")
+    solid, _ = solid_mask(mask.array)
+    box = bounding_box(solid)
+    inside = solid[box].astype(float)
+    first, counts, steps = _cube_grid(inside, mask, box, cube_mm)
+    overlaps = [_overlap(*grid) for grid in zip(first, counts, steps, inside.shape, strict=True)]
+    filled = _integrate(inside, overlaps)
+    fraction = filled / np.prod(steps)
+    kept, dropped = _largest_set(fraction >= bone_fraction_min - FRACTION_TOLERANCE, mask, cube_mm)
+    corner_index = np.argwhere(kept.transpose(2, 1, 0))[:, ::-1]
+    points_index, cells = _nodes_and_cells(corner_index, kept.shape)
+    where = tuple(corner_index.T)
+    cell_data = {"bone_fraction": np.minimum(fraction[where], 1.0)}
+    for name, array in images.items():
+        cell_data[name] = _integrate(inside * array[box], overlaps)[where] / filled[where]
+    start = [side.start for side in box]
+    points_mm = mask.to_world(points_index * steps + first + start)
+    if np.linalg.det(mask.direction) < 0:
+        cells = cells[:, [4, 5, 6, 7, 0, 1, 2, 3]]
+    up = 1 if mask.direction[2, 2] >= 0 else -1
+    facts = {"cube_mm": cube_mm, "bone_fraction_min": bone_fraction_min, "cubes_dropped": dropped}
+    return HexMesh(points_mm, cells, cell_data, _node_sets(up * points_index[:, 2], cells), facts)
+
+
+def _cube_grid(inside, mask, box, cube_mm):
+    """First face (fractional index in the box), number and length (in voxels) of cubes along each axis."""
+    steps = cube_mm / np.array(mask.spacing_mm)
+    size = np.array(inside.shape)
+    middle = np.rint(np.array(ndimage.center_of_mass(inside)) + 0.5) - 0.5
+    first = middle - np.ceil((middle + 0.5) / steps - FRACTION_TOLERANCE) * steps
+    first[2] = -0.5
+    if mask.direction[2, 2] < 0:  # the lowest face is the array's last
+        first[2] = size[2] - 0.5 - np.ceil(size[2] / steps[2]) * steps[2]
+    counts = np.ceil((size - 0.5 - first) / steps - FRACTION_TOLERANCE).astype(int)
+    return first, counts, steps
+
+
+def _overlap(first, count, step, voxels):
+    """Length (in voxels) that each cube shares with each voxel along one axis, shape ``(count, voxels)``."""
+    cube = first + np.arange(count)[:, None] * step
+    voxel = np.arange(voxels)[None, :] - 0.5
+    return np.clip(np.minimum(cube + step, voxel + 1) - np.maximum(cube, voxel), 0, None)
+
+
+def _integrate(array, overlaps):
+    """Sum of ``array`` over the voxels in each cube, in voxel volumes."""
+    for overlap in overlaps:  # contracts the leading axis and appends the cubes': x, y, z come out in order
+        array = np.tensordot(array, overlap, axes=(0, 1))
+    return array
+
+
+def _largest_set(kept, mask, cube_mm):
+    """The largest face-connected set of cubes, and how many cubes lie outside it."""
+    labels, count = ndimage.label(kept)
+    if count == 0:
+        raise MeshError(
+            f"the mask of {mask.array.astype(bool).sum()} voxels is nowhere thick enough for a cube of "
+            f"{cube_mm:g} mm: mend the mask or choose smaller cubes"
+        )
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    largest = labels == sizes.argmax()
+    return largest, int(sizes.sum() - largest.sum())
+
+
+def _nodes_and_cells(corner_index, shape):
+    """Grid positions of the nodes in use (z slowest) and the cells' node numbers in C3D8 order."""
+    nx, ny = shape[0] + 1, shape[1] + 1
+    corners = corner_index[:, None, :] + HEX_CORNERS
+    flat = corners[..., 0] + nx * (corners[..., 1] + ny * corners[..., 2])
+    used, cells = np.unique(flat, return_inverse=True)
+    points_index = np.stack([used % nx, used // nx % ny, used // (nx * ny)], axis=1)
+    return points_index, cells.reshape(-1, 8)
+
+
+def _node_sets(height, cells):
+    """Lowest, highest and surface nodes from the nodes' grid height."""
+    cubes_round_node = np.bincount(cells.ravel(), minlength=len(height))
+    return {
+        "DISTAL_FACE": np.flatnonzero(height == height.min()),
+        "PROXIMAL": np.flatnonzero(height == height.max()),
+        "SURFACE": np.flatnonzero(cubes_round_node < CUBES_ROUND_AN_INNER_NODE),
+    }

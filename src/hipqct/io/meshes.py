@@ -1,0 +1,104 @@
+"""Meshes to files: binary STL, VTU, and Abaqus/CalculiX input decks. The same mesh gives the same bytes."""
+
+import textwrap
+
+import meshio
+import numpy as np
+
+from hipqct.io.files import replace_when_done
+from hipqct.material import MaterialBins, material_name
+from hipqct.mesh import HexMesh, Surface
+
+STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
+STL_HEADER_BYTES = 80
+# Abaqus allows 256 characters in a line and 16 entries in a line of a set.
+COMMENT_WIDTH = 100
+SET_ENTRIES_PER_LINE = 16
+
+
+def write_stl(surface: Surface, path, title: str = "hipqct surface, mm, LPS"):
+    """Write a binary STL in mm, LPS. Points become float32: about 0.00003 mm at 300 mm from the origin."""
+    corners = surface.points_mm[surface.triangles]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    records = np.zeros(len(corners), STL_TRIANGLE)
+    records["normal"] = np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0)
+    records["corners"] = corners
+    header = title.encode("ascii", "replace")[:STL_HEADER_BYTES].ljust(STL_HEADER_BYTES)
+    with replace_when_done(path) as temporary, temporary.open("wb") as file:
+        file.write(header + np.uint32(len(records)).astype("<u4").tobytes() + records.tobytes())
+
+
+def write_vtu(mesh: HexMesh, path, cell_data: dict[str, np.ndarray]):
+    """Write the hexahedra as binary VTU with cell arrays, and each node set as a 0/1 point array."""
+    point_data = {}
+    for name, nodes in mesh.node_sets.items():
+        point_data[name] = np.zeros(len(mesh.points_mm), np.uint8)
+        point_data[name][nodes] = 1
+    grid = meshio.Mesh(
+        mesh.points_mm,
+        [("hexahedron", mesh.cells)],
+        point_data=point_data,
+        cell_data={name: [np.asarray(values)] for name, values in cell_data.items()},
+    )
+    with replace_when_done(path) as temporary:
+        meshio.write(temporary, grid, file_format="vtu", binary=True, compression="zlib")
+
+
+def write_inp(
+    mesh: HexMesh,
+    path,
+    header: list[str],
+    bins: MaterialBins | None = None,
+    poissons_ratio: float = 0.3,
+):
+    """Write an Abaqus/CalculiX deck of the mesh: nodes, C3D8 elements, sets and, with ``bins``, materials.
+
+    Numbers start at 1. The deck holds no step: a load case includes it (``*INCLUDE, INPUT=hex.inp``).
+    Element set ``ALL`` is every element; ``MAT_0001`` and on are the bins, each with a linear elastic
+    material (MPa) and a solid section. Without bins the deck is geometry only.
+
+    Args:
+        header: lines of the comment on top.
+    """
+    parts = [_comment(header), _nodes(mesh.points_mm), _elements(mesh.cells)]
+    parts += [_set("*NSET, NSET=" + name, nodes) for name, nodes in mesh.node_sets.items()]
+    if bins is not None:
+        parts += _materials(bins, poissons_ratio)
+    with replace_when_done(path) as temporary:
+        temporary.write_text("".join(parts), encoding="ascii", errors="replace", newline="\n")
+
+
+def _comment(lines: list[str]) -> str:
+    wrapped = [part for line in lines for part in textwrap.wrap(str(line), COMMENT_WIDTH) or [""]]
+    return "".join(f"** {line}\n" for line in wrapped)
+
+
+def _nodes(points_mm: np.ndarray) -> str:
+    rows = np.column_stack([np.arange(1, len(points_mm) + 1), points_mm])
+    return "*NODE, NSET=NALL\n" + ("%d, %.9g, %.9g, %.9g\n" * len(rows)) % tuple(rows.ravel().tolist())
+
+
+def _elements(cells: np.ndarray) -> str:
+    rows = np.column_stack([np.arange(1, len(cells) + 1), cells + 1])
+    line = ", ".join(["%d"] * rows.shape[1]) + "\n"
+    return "*ELEMENT, TYPE=C3D8, ELSET=ALL\n" + (line * len(rows)) % tuple(rows.ravel().tolist())
+
+
+def _set(keyword: str, members: np.ndarray) -> str:
+    numbers = [str(number) for number in (np.asarray(members) + 1).tolist()]
+    starts = range(0, len(numbers), SET_ENTRIES_PER_LINE)
+    return keyword + "\n" + "".join(", ".join(numbers[i : i + SET_ENTRIES_PER_LINE]) + "\n" for i in starts)
+
+
+def _materials(bins: MaterialBins, poissons_ratio: float) -> list[str]:
+    order = np.argsort(bins.bin_of_cell, kind="stable")
+    counts = np.bincount(bins.bin_of_cell, minlength=len(bins.modulus_mpa))
+    members = np.split(order, np.cumsum(counts)[:-1])
+    parts = []
+    for index, (modulus_mpa, cells) in enumerate(zip(bins.modulus_mpa, members, strict=True)):
+        name = material_name(index)
+        parts.append(_set(f"*ELSET, ELSET={name}", cells))
+        parts.append(f"*MATERIAL, NAME={name}\n*ELASTIC\n{modulus_mpa:.9g}, {poissons_ratio:.9g}\n")
+        parts.append(f"*SOLID SECTION, ELSET={name}, MATERIAL={name}\n")
+    return parts

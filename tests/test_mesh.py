@@ -1,0 +1,194 @@
+"""The step: from mask and scan to the mesh files and their description."""
+
+import json
+
+import meshio
+import numpy as np
+import pytest
+import trimesh
+from decks import read_deck
+from test_hexahedra import femur_like
+
+from hipqct.errors import MeshError, SheetError
+from hipqct.image import Image
+from hipqct.io.images import write_image
+from hipqct.steps.mesh import export_mesh
+
+OUTPUTS = ("surface.stl", "hex.inp", "hex.vtu", "mesh.json")
+
+
+def place(mask: Image) -> Image:
+    """The same voxels somewhere oblique in a scanner, with air above and beside."""
+    c, s = np.cos(0.1), np.sin(0.1)
+    direction = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    voxels = np.pad(mask.array, ((5, 5), (5, 5), (0, 4)))
+    return Image(voxels, mask.spacing_mm, (20.0, -150.0, 700.0), direction)
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scan")
+    mask = place(femur_like())
+    noise = np.random.default_rng(3).normal(0, 20, mask.shape)
+    hu = np.where(mask.array, 350.0 + noise, -80.0)
+    write_image(mask, folder / "mask.nii.gz")
+    write_image(mask.with_array(hu.astype(np.int16)), folder / "resampled.nii.gz")
+    return folder, mask
+
+
+def export(scan_folder, out, options=None, **calibration):
+    paths = [out / name for name in OUTPUTS]
+    export_mesh(
+        scan_folder / "mask.nii.gz", scan_folder / "resampled.nii.gz", *paths, options or {}, **calibration
+    )
+    return json.loads((out / "mesh.json").read_text())
+
+
+def test_a_calibrated_scan_gives_a_model_with_materials(scan, tmp_path):
+    folder, mask = scan
+    facts = export(folder, tmp_path, slope=0.8, intercept=-5.0)
+    volume_mm3 = mask.array.sum() * mask.voxel_volume_mm3
+    assert facts["flags"] == [] and not facts["uncalibrated"]
+    assert facts["mask"]["volume_mm3"] == pytest.approx(volume_mm3, rel=1e-6)
+    assert abs(facts["surface"]["volume_error_percent"]) < 0.1
+    assert facts["surface"]["euler_number"] == 2
+    assert facts["hex"]["volume_mm3"] == pytest.approx(volume_mm3, rel=0.03)
+    assert facts["hex"]["min_jacobian_mm3"] == pytest.approx(27.0)
+    material = facts["material"]
+    assert material["calibration"] == {"slope": 0.8, "intercept": -5.0, "basis": "K2HPO4"}
+    assert material["density_laws"][0]["name"] == "keyak1994_ash"
+    assert material["modulus_law"]["pieces"][-1]["up_to_g_cm3"] is None
+    ash_g_cm3 = 1.06 * (0.8 * 350 - 5) / 1000 + 0.0389
+    law_mpa = 5307 * ash_g_cm3 + 469
+    assert material["modulus_min_mpa"] < law_mpa < material["modulus_max_mpa"]
+    assert material["mineral_mesh_mg"] == pytest.approx(material["mineral_mask_mg"], rel=0.02)
+    deck = read_deck(tmp_path / "hex.inp")
+    assert len(deck["material"]) == material["bins"]
+    assert {name: len(cells) for name, cells in deck["elset"].items()} | {
+        "ALL": facts["hex"]["elements"]
+    } == (facts["hex"]["element_sets"])
+    assert any("mm, N, MPa" in line for line in deck["comments"])
+    assert any("LPS" in line for line in deck["comments"])
+    assert "UNCALIBRATED" not in (tmp_path / "hex.inp").read_text()
+    back = meshio.read(tmp_path / "hex.vtu")
+    assert {"hu", "bone_fraction", "density_mg_cm3", "youngs_modulus_mpa", "material"} <= set(back.cell_data)
+    assert trimesh.load(tmp_path / "surface.stl").is_volume
+
+
+def test_surface_and_cubes_lie_on_each_other_and_on_the_mask_in_the_world(scan, tmp_path):
+    folder, mask = scan
+    export(folder, tmp_path)
+    center_mm = mask.to_world(np.argwhere(mask.array)).mean(axis=0)
+    assert np.allclose(trimesh.load(tmp_path / "surface.stl").center_mass, center_mm, atol=0.3)
+    back = meshio.read(tmp_path / "hex.vtu")
+    assert np.allclose(back.points[back.cells_dict["hexahedron"]].mean(axis=(0, 1)), center_mm, atol=0.3)
+
+
+def test_without_a_calibration_there_are_no_moduli_and_every_file_says_so(scan, tmp_path):
+    facts = export(scan[0], tmp_path)
+    assert facts["uncalibrated"] and facts["flags"] == ["uncalibrated"]
+    assert facts["material"] is None
+    text = (tmp_path / "hex.inp").read_text()
+    assert "UNCALIBRATED" in text and "*MATERIAL" not in text and "*ELASTIC" not in text
+    back = meshio.read(tmp_path / "hex.vtu")
+    assert set(back.cell_data) == {"hu", "bone_fraction", "uncalibrated"}
+    assert np.abs(back.cell_data["hu"][0] - 350).max() < 60
+
+
+def test_the_same_scan_gives_the_same_bytes(scan, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        export(scan[0], tmp_path / name, slope=0.8, intercept=-5.0)
+    for name in OUTPUTS:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_mean_modulus_is_not_the_modulus_of_the_mean(scan, tmp_path):
+    """Noise inside a cube, below the straight range of the law: the mean of a convex law is higher."""
+    results = [
+        export(scan[0], tmp_path, {"average": average}, slope=0.4, intercept=0.0)
+        for average in ("density", "modulus")
+    ]
+    assert results[1]["material"]["modulus_min_mpa"] > results[0]["material"]["modulus_min_mpa"]
+
+
+def test_a_hydroxyapatite_calibration_takes_its_own_laws(scan, tmp_path):
+    facts = export(scan[0], tmp_path, slope=0.8, intercept=-5.0, basis="HA")
+    assert [law["name"] for law in facts["material"]["density_laws"]] == ["schileo2008_ash"]
+    with pytest.raises(MeshError, match="keyak1994_ash takes K2HPO4"):
+        laws = {"density_laws": {"HA": ["keyak1994_ash"]}}
+        export(scan[0], tmp_path, laws, slope=0.8, intercept=-5.0, basis="HA")
+
+
+@pytest.mark.parametrize(
+    ("options", "calibration", "error", "word"),
+    [
+        ({"cube": 3}, {}, SheetError, "unknown"),
+        ({"cube_mm": -1}, {}, SheetError, "cube_mm"),
+        ({"average": "median"}, {}, SheetError, "average"),
+        ({}, {"slope": 0.8}, SheetError, "both"),
+        ({}, {"slope": -0.8, "intercept": 0.0}, SheetError, "slope"),
+        ({}, {"slope": 0.1, "intercept": -900.0}, SheetError, "mean density"),
+        ({}, {"slope": 0.8, "intercept": 0.0, "basis": "CaCO3"}, MeshError, "CaCO3"),
+        ({"modulus_law": "keller"}, {"slope": 0.8, "intercept": 0.0}, MeshError, "keyak_three_range"),
+        ({"modulus_law": "keyak1994_ash"}, {"slope": 0.8, "intercept": 0.0}, MeshError, "wrong kind"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_leaves_no_file(scan, tmp_path, options, calibration, error, word):
+    with pytest.raises(error, match=word):
+        export(scan[0], tmp_path, options, **calibration)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_faults_of_the_mask_become_flags(tmp_path):
+    mask = place(femur_like())
+    mask.array[:3, :3, 3] = True  # an island at the image's corner
+    mask.array[36:40, 38:42, 8] = False  # a cavity in the shaft
+    top = np.flatnonzero(mask.array.any(axis=(0, 1)))[-1]
+    mask = Image(
+        mask.array[:, :, : top - 2], mask.spacing_mm, mask.origin_mm, mask.direction
+    )  # the head is cut
+    write_image(mask, tmp_path / "mask.nii.gz")
+    write_image(mask.with_array(np.full(mask.shape, 300, np.int16)), tmp_path / "resampled.nii.gz")
+    facts = export(tmp_path, tmp_path, slope=8.0, intercept=0.0)
+    assert set(facts["flags"]) == {
+        "several_components",
+        "filled_cavities",
+        "touches_scan_top",
+        "modulus_max_mpa",
+    }
+    assert facts["mask"]["components"] == 2 and facts["mask"]["filled_voxels"] == 16
+    assert facts["mask"]["touches_first_slice"]
+
+
+def test_masks_that_cannot_be_meshed_are_refused(scan, tmp_path):
+    _, mask = scan
+    ct_path = tmp_path / "resampled.nii.gz"
+    write_image(mask.with_array(np.zeros(mask.shape, np.int16)), ct_path)
+    write_image(mask.with_array(np.zeros(mask.shape, bool)), tmp_path / "mask.nii.gz")
+    with pytest.raises(MeshError, match="empty"):
+        export(tmp_path, tmp_path)
+    write_image(Image(mask.array, mask.spacing_mm), tmp_path / "mask.nii.gz")
+    with pytest.raises(MeshError, match="grid"):
+        export(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("case", ["real-hip-ct", "real-shape", "real-anatomy"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_real_femurs_mesh_cleanly(shared_data, case, side):
+    from hipqct.hexahedra import build_hexahedra
+    from hipqct.io.images import read_image
+    from hipqct.mesh import enclosed_volume_mm3, euler_number
+    from hipqct.surface import extract_surface, solid_mask
+
+    path = shared_data / case / f"{side}_femur.nii.gz"
+    if not path.is_file():
+        pytest.skip(f"{path} is not here")
+    mask = read_image(path)
+    mask = mask.with_array(solid_mask(mask.array > 0)[0])
+    volume_mm3 = mask.array.sum() * mask.voxel_volume_mm3
+    surface = extract_surface(mask)
+    assert euler_number(surface) == 2
+    assert enclosed_volume_mm3(surface) == pytest.approx(volume_mm3, rel=1e-3)
+    mesh = build_hexahedra(mask, {})
+    assert len(mesh.cells) * 27.0 == pytest.approx(volume_mm3, rel=0.02)
