@@ -1,0 +1,140 @@
+"""Painting a bone into a scan, computing only the blocks of voxels that it touches."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from hipqct.image import Image
+from hipqct.phantom import shapes
+
+BLOCK_MM = 6.0  # small enough to skip most of the empty space, large enough for few blocks
+
+# A block is skipped when its centre is farther outside than its half diagonal by this factor: distances of
+# blended and bent solids overestimate by less.
+BLOCK_MARGIN = 1.35
+
+
+@dataclass(frozen=True)
+class Bone:
+    """A bone in the world: functions of points ``(3, n)`` in LPS mm.
+
+    ``distance_mm`` to the outer surface (negative inside); ``density`` gives cortex thickness (mm), cortical
+    and trabecular density (mg/cm3) for the same points.
+    """
+
+    name: str
+    distance_mm: Callable
+    density: Callable
+
+
+def _axis_blocks(cells: int, size: int) -> np.ndarray:
+    """First cell of every block along one axis."""
+    return np.arange(0, cells, size)
+
+
+def _touched_blocks(ct: Image, bone: Bone, sizes) -> np.ndarray:
+    """First indices ``(n, 3)`` of the blocks (``sizes`` voxels) that the bone may touch."""
+    starts = [_axis_blocks(n, size) for n, size in zip(ct.shape, sizes, strict=True)]
+    centers = [s + (size - 1) / 2 for s, size in zip(starts, sizes, strict=True)]
+    index = np.stack(np.meshgrid(*centers, indexing="ij")).reshape(3, -1)
+    points_mm = ct.to_world(index.T).T.astype(np.float32)
+    reach_mm = 0.5 * np.linalg.norm(np.array(sizes) * ct.spacing_mm) * BLOCK_MARGIN + 1
+    near = bone.distance_mm(points_mm) < reach_mm
+    first = np.stack(np.meshgrid(*starts, indexing="ij")).reshape(3, -1)
+    return first[:, near].T
+
+
+def _block_points(ct: Image, first: np.ndarray, sizes, steps) -> np.ndarray:
+    """World points ``(3, blocks, x, y, z)`` of sub-cells: voxels split into ``steps`` per axis."""
+    offsets = [(np.arange(size * step) + 0.5) / step - 0.5 for size, step in zip(sizes, steps, strict=True)]
+    grids = [ct.origin_mm[a] + ct.spacing_mm[a] * (first[:, a, None] + offsets[a][None]) for a in range(3)]
+    shape = (len(first), *[len(o) for o in offsets])
+    points = np.empty((3, *shape), dtype=np.float32)
+    points[0] = grids[0][:, :, None, None]
+    points[1] = grids[1][:, None, :, None]
+    points[2] = grids[2][:, None, None, :]
+    return points
+
+
+def _voxel_mean(values: np.ndarray, steps: int) -> np.ndarray:
+    """Mean over the sub-slices of every voxel along the last axis."""
+    return values.reshape(*values.shape[:-1], -1, steps).mean(axis=-1)
+
+
+def paint_bone(ct: Image, bone: Bone, scan) -> np.ndarray:
+    """Paint ``bone`` over ``ct`` in place; return the fraction of every voxel inside its outer surface.
+
+    In-plane partial volume comes from the distance at the voxel's centre, along z from sub-slices about
+    ``scan.substep_mm`` thick.
+    """
+    steps = max(1, round(ct.spacing_mm[2] / scan.substep_mm))
+    sizes = [max(1, round(BLOCK_MM / s)) for s in ct.spacing_mm]
+    occupied = np.zeros(ct.shape, dtype=np.float32)
+    first = _touched_blocks(ct, bone, sizes)
+    for start in range(0, len(first), 2000):
+        part = first[start : start + 2000]
+        points = _block_points(ct, part, sizes, (1, 1, steps))
+        shape = points.shape[1:]
+        points = points.reshape(3, -1)
+        distance = bone.distance_mm(points)
+        inside = distance < ct.spacing_mm[0]
+        fraction = np.zeros(distance.shape, dtype=np.float32)
+        density = np.zeros(distance.shape, dtype=np.float32)
+        fraction[inside] = shapes.occupancy(distance[inside], ct.spacing_mm[0])
+        thickness, cortical, trabecular = bone.density(points[:, inside])
+        marrow = shapes.occupancy(distance[inside] + thickness, ct.spacing_mm[0])
+        density[inside] = cortical * (fraction[inside] - marrow) + trabecular * marrow
+        fraction_voxel = _voxel_mean(fraction.reshape(shape), steps)
+        bone_hu = _voxel_mean(
+            (density.reshape(shape) - scan.intercept * fraction.reshape(shape)) / scan.slope, steps
+        )
+        _write(ct.array, occupied, part, fraction_voxel, bone_hu)
+    return occupied
+
+
+def _write(hu, occupied, first, fraction, bone_hu):
+    """Blend blocks of bone over the image; blocks may stick out of the image."""
+    index = [first[:, a, None] + np.arange(fraction.shape[a + 1]) for a in range(3)]
+    grid = np.broadcast_arrays(
+        index[0][:, :, None, None], index[1][:, None, :, None], index[2][:, None, None, :]
+    )
+    within = np.logical_and.reduce([g < n for g, n in zip(grid, hu.shape, strict=True)])
+    grid = tuple(g[within] for g in grid)
+    fraction, bone_hu = fraction[within], bone_hu[within]
+    hu[grid] = hu[grid] * (1 - fraction) + bone_hu
+    occupied[grid] = fraction
+
+
+def solid_volume_mm3(ct: Image, bone: Bone, step_mm: float) -> float:
+    """Volume (mm3) of the bone within the box that the scan's voxels fill, by integration.
+
+    The part of a cell inside is taken from the distance at its centre divided by the slope of the distance, so
+    the error falls with the square of ``step_mm``.
+    """
+    cells = [max(1, round(n * s / step_mm)) for n, s in zip(ct.shape, ct.spacing_mm, strict=True)]
+    size_mm = [n * s / c for n, s, c in zip(ct.shape, ct.spacing_mm, cells, strict=True)]
+    corner = np.array(ct.origin_mm) - 0.5 * np.array(ct.spacing_mm) + 0.5 * np.array(size_mm)
+    grid = Image(np.broadcast_to(np.zeros(1, dtype=bool), cells), size_mm, corner)
+    sizes = [max(1, round(BLOCK_MM / s)) for s in size_mm]
+    cell_mm3 = float(np.prod(size_mm))
+    total = 0.0
+    first = _touched_blocks(grid, bone, sizes)
+    for start in range(0, len(first), 2000):
+        part = first[start : start + 2000]
+        points = _block_points(grid, part, sizes, (1, 1, 1))
+        distance = bone.distance_mm(points.reshape(3, -1)).reshape(points.shape[1:])
+        within = np.ones(distance.shape, dtype=bool)
+        for a in range(3):
+            ahead = part[:, a, None] + np.arange(sizes[a]) < cells[a]
+            within &= ahead.reshape(len(part), *[-1 if a == b else 1 for b in range(3)])
+        total += float(_fraction_inside(distance, size_mm)[within].sum(dtype=np.float64))
+    return total * cell_mm3
+
+
+def _fraction_inside(distance: np.ndarray, size_mm) -> np.ndarray:
+    """Part of every cell inside, with the local slope of the distance taken from its neighbours."""
+    slopes = [np.gradient(distance, size_mm[a], axis=a + 1) for a in range(3) if distance.shape[a + 1] > 1]
+    slope = np.sqrt(sum(s * s for s in slopes))
+    width = sum(np.abs(s) * size_mm[a] for a, s in enumerate(slopes)) if len(slopes) == 3 else slope
+    return np.clip(0.5 - distance / np.maximum(width, 1e-3), 0, 1)

@@ -1,0 +1,70 @@
+"""One phantom from its parameters: scan, masks of both femurs and truth."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from hipqct.image import Image
+from hipqct.phantom import scanner
+from hipqct.phantom.blocks import paint_bone, solid_volume_mm3
+from hipqct.phantom.parameters import PhantomParameters
+from hipqct.phantom.patient import Patient
+from hipqct.phantom.soft_paint import paint_soft_tissue
+
+VOLUME_STEP_MM = 1.0
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A synthetic scan (int16 HU), the true masks of both femurs on its grid, and the continuous truth."""
+
+    ct: Image
+    left_femur: Image
+    right_femur: Image
+    truth: dict
+
+
+def scan_grid(parameters: PhantomParameters) -> Image:
+    """An empty float32 image with the scan's grid: x and y centred on the table, z from the bottom up."""
+    s = parameters.scanner
+    edge_mm = -(s.matrix - 1) / 2 * s.pixel_mm
+    array = np.full((s.matrix, s.matrix, s.slices), scanner.AIR_HU, dtype=np.float32)
+    return Image(
+        array, (s.pixel_mm, s.pixel_mm, s.slice_mm), (edge_mm, edge_mm, s.slice_mm / 2 - s.bottom_mm)
+    )
+
+
+def generate_phantom(parameters: PhantomParameters) -> Phantom:
+    """Make one phantom; the same parameters give the same bytes.
+
+    The masks hold the voxels of which at least half lies inside the femur's outer surface. ``truth`` has the
+    continuous volumes (mm3) of both femurs within the scanned slab and field of view, landmarks in LPS mm,
+    the calibration, the rods and all parameters.
+    """
+    streams = np.random.SeedSequence(entropy=parameters.seed, spawn_key=(1,)).spawn(4)
+    anatomy_rng, soft_rng, texture_rng, noise_rng = (np.random.default_rng(s) for s in streams)
+    patient = Patient(parameters, anatomy_rng)
+    ct = scan_grid(parameters)
+    rods = paint_soft_tissue(ct, parameters, patient, soft_rng)
+    for bone in patient.pelvic_bones(texture_rng):
+        paint_bone(ct, bone, parameters.scanner)
+    masks, volumes_mm3 = {}, {}
+    for side in ("left", "right"):
+        bone = patient.femur(side, texture_rng)
+        occupied = paint_bone(ct, bone, parameters.scanner)
+        masks[side] = ct.with_array(occupied >= 0.5)
+        volumes_mm3[side] = solid_volume_mm3(ct, bone, VOLUME_STEP_MM)
+    s = parameters.scanner
+    hu = scanner.blur_in_plane(ct.array, s.pixel_mm, s.blur_sigma_mm)
+    hu += scanner.noise(hu.shape, s.pixel_mm, s.noise_sd_hu, noise_rng)
+    truth = {
+        "volume_mm3": volumes_mm3,
+        "landmarks_mm": patient.landmarks(),
+        "slope": s.slope,
+        "intercept": s.intercept,
+        "basis": "K2HPO4",
+        "rods": rods,
+        "parameters": dataclasses.asdict(parameters),
+    }
+    return Phantom(ct.with_array(scanner.to_int16(hu)), masks["left"], masks["right"], truth)

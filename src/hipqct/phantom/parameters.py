@@ -1,0 +1,239 @@
+"""Named parameters of a digital hip phantom, and how they are drawn from published ranges.
+
+Means and standard deviations (women, men) and their sources:
+
+- head radius 21.3 +- 1.1, 24.0 +- 1.3 mm; head offset 39.5 +- 5, 44.5 +- 5.5 mm; outer shaft radius below the
+  lesser trochanter 14.0 +- 0.9, 15.6 +- 1.0 mm: Noble et al. 1988 (Clin Orthop 235:148), Noble 1995.
+- neck-shaft angle 127 +- 5 degrees: Gilligan, Chandraphak, Mahakkanukrauh 2013 (J Anat 223:133).
+- anteversion 12 +- 9, 9 +- 8 degrees: Koerner et al. 2013 (J Orthop Trauma 27:e14).
+- joint space 3.4 +- 0.8 mm, narrower in arthritis: Lequesne et al. 2004 (Ann Rheum Dis 63:1145).
+- trabecular density of the proximal femur falling about 1 % a year from 25 on, lower in women, cortex
+  thinning faster in women after 50: Riggs et al. 2004 (J Bone Miner Res 19:1945), Khosla 2006.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hipqct.phantom.femur import FemurShape
+from hipqct.phantom.pelvis import PelvisShape
+from hipqct.phantom.scanner import Scanner
+from hipqct.phantom.soft import SoftTissue
+
+# Disjoint by construction: no phantom of one range can ever enter another.
+DEMO_SEEDS = range(1, 1_000)
+CASE_SEEDS = range(1_000, 100_000)
+TRAIN_SEEDS = range(100_000, 200_000)
+VALIDATION_SEEDS = range(200_000, 300_000)
+TEST_SEEDS = range(300_000, 400_000)
+
+SEXES = ("F", "M")
+YOUNGEST, OLDEST = 27, 90
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where the patient and the legs lie; angles in degrees about the heads' centres, shifts in mm."""
+
+    shift_mm: tuple = (0.0, 0.0)
+    turn_deg: tuple = (0.0, 0.0, 0.0)
+    left_leg_deg: tuple = (0.0, -6.0, 0.0)
+    right_leg_deg: tuple = (0.0, -6.0, 0.0)
+
+
+@dataclass(frozen=True)
+class PhantomParameters:
+    """Everything that makes one phantom; the same parameters give the same bytes."""
+
+    seed: int
+    sex: str
+    age: int
+    left: FemurShape = field(default_factory=FemurShape)
+    right: FemurShape = field(default_factory=FemurShape)
+    pelvis: PelvisShape = field(default_factory=PelvisShape)
+    soft: SoftTissue = field(default_factory=SoftTissue)
+    pose: Pose = field(default_factory=Pose)
+    scanner: Scanner = field(default_factory=Scanner)
+    deformation_mm: float = 1.5
+    roughness_mm: float = 0.35
+
+    def __post_init__(self):
+        if self.sex not in SEXES:
+            raise ValueError(f"sex must be F or M, got {self.sex!r}")
+
+
+def _anatomy(rng, sex: str, age: float) -> dict:
+    """Lengths and densities common to both femurs."""
+    woman = sex == "F"
+    size = rng.normal()
+
+    def draw(women, men, sd, shared=0.0):
+        mean = women if woman else men
+        return mean + sd * (shared * size + np.sqrt(1 - shared**2) * rng.normal())
+
+    decades = (age - 25) / 10
+    loss = np.clip(1 - (0.085 if woman else 0.065) * decades, 0.4, 1.05)
+    quality = np.exp(rng.normal(0, 0.18)) * loss
+    thinning = 1 - (0.055 if woman else 0.02) * max(age - 45, 0) / 10
+    return {
+        "head_radius_mm": np.clip(draw(21.3, 24.0, 1.2, 0.85), 18.0, 28.5),
+        "head_flattening": rng.normal(0, 0.012),
+        "neck_shaft_angle_deg": np.clip(draw(126.5, 127.0, 5.0), 113, 141),
+        "anteversion_deg": np.clip(draw(12, 9, 8.0), -12, 36),
+        "offset_mm": np.clip(draw(39.5, 44.5, 4.5, 0.5), 28, 58),
+        "neck_scale_high": np.clip(rng.normal(1, 0.05), 0.86, 1.15),
+        "neck_scale_deep": np.clip(rng.normal(1, 0.06), 0.84, 1.18),
+        "shaft_radius_mm": np.clip(draw(14.0, 15.6, 0.95, 0.6), 11.0, 19.0),
+        "shaft_flattening": rng.normal(0.01, 0.03),
+        "bow_radius_mm": np.clip(rng.normal(1100, 200), 650, 1800),
+        "trochanter_height_mm": rng.normal(0, 2.5),
+        "trochanter_scale": np.clip(rng.normal(1, 0.06), 0.85, 1.15),
+        "lesser_trochanter_mm": np.clip(rng.normal(8, 1.5), 4, 12),
+        "fovea_depth_mm": rng.uniform(1.0, 3.0),
+        "shell_mm": np.clip(rng.normal(1.0, 0.15), 0.6, 1.5),
+        "calcar_mm": np.clip(draw(3.2, 3.8, 0.6) * thinning, 1.6, 6.0),
+        "shaft_cortex_mm": np.clip(draw(5.8, 6.6, 0.9, 0.2) * thinning, 2.6, 9.0),
+        "cortical_mg_cm3": np.clip(rng.normal(1110, 55) - 12 * max(age - 50, 0) / 10, 900, 1260),
+        "head_mg_cm3": draw(215, 225, 20) * quality,
+        "neck_mg_cm3": draw(110, 115, 20) * quality,
+        "trochanter_mg_cm3": draw(95, 100, 18) * quality,
+        "marrow_mg_cm3": rng.normal(-48, 12) + 60 * max(0.0, rng.normal(0, 0.4)),
+        "compressive_mg_cm3": draw(135, 145, 25) * quality,
+        "tensile_mg_cm3": draw(65, 70, 15) * quality,
+        "ward_mg_cm3": rng.uniform(30, 80) + 20 * (1 - loss),
+        "texture_mg_cm3": rng.uniform(22, 50),
+    }
+
+
+def _side(rng, common: dict) -> FemurShape:
+    """One femur: the common anatomy with the small differences between a person's sides."""
+    relative = {
+        "head_radius_mm": 0.008, "offset_mm": 0.03, "shaft_radius_mm": 0.015, "calcar_mm": 0.05,
+        "shaft_cortex_mm": 0.03, "lesser_trochanter_mm": 0.06, "trochanter_scale": 0.02,
+    }  # fmt: skip
+    absolute = {"neck_shaft_angle_deg": 1.8, "anteversion_deg": 3.0, "trochanter_height_mm": 0.8}
+    values = {name: float(value) for name, value in common.items()}
+    for name, sd in relative.items():
+        values[name] *= float(np.exp(rng.normal(0, sd)))
+    for name, sd in absolute.items():
+        values[name] += float(rng.normal(0, sd))
+    return FemurShape(**values)
+
+
+def _pelvis(rng, sex: str, common: dict) -> PelvisShape:
+    woman = sex == "F"
+    arthritic = rng.random() < 0.12
+    joint_mm = rng.uniform(0.3, 1.6) if arthritic else np.clip(rng.normal(3.4, 0.8), 1.5, 5.0)
+    density = common["head_mg_cm3"] / 200
+    return PelvisShape(
+        head_radius_mm=float(common["head_radius_mm"]),
+        joint_space_mm=float(joint_mm),
+        half_width_mm=float(np.clip(rng.normal(88 if woman else 90, 4), 76, 102)),
+        cup_abduction_deg=float(rng.normal(42, 4)),
+        cup_anteversion_deg=float(rng.normal(20 if woman else 16, 5)),
+        wall_mm=float(np.clip(rng.normal(5.5, 0.8), 3.5, 8)),
+        cortex_mm=float(np.clip(rng.normal(1.6, 0.25), 0.9, 2.4)),
+        roof_mm=float(np.clip(rng.normal(3.0, 0.6), 1.5, 5)),
+        cortical_mg_cm3=float(rng.normal(930, 60)),
+        trabecular_mg_cm3=float(140 * density * np.exp(rng.normal(0, 0.15))),
+        roof_mg_cm3=float(np.clip(rng.normal(400, 80), 150, 650)),
+        sacrum_mg_cm3=float(100 * density * np.exp(rng.normal(0, 0.15))),
+        texture_mg_cm3=float(rng.uniform(25, 55)),
+    )
+
+
+def _soft(rng, sex: str) -> SoftTissue:
+    woman = sex == "F"
+    obesity = np.clip(rng.normal(0, 1), -1.8, 2.5)
+    return SoftTissue(
+        half_width_mm=float((182 if woman else 180) + 15 * obesity + rng.normal(0, 5)),
+        half_depth_mm=float(108 + 12 * obesity + rng.normal(0, 5)),
+        subcutaneous_mm=float(np.clip((32 if woman else 20) + 11 * obesity, 5, 75)),
+        fat_plane_mm=float(rng.uniform(1.0, 4.0)),
+        muscle_hu=float(rng.normal(54, 6)),
+        fat_hu=float(rng.normal(-104, 5)),
+        skin_hu=float(rng.normal(10, 20)),
+        vessel_hu=float(rng.uniform(120, 260) if rng.random() < 0.35 else rng.normal(45, 6)),
+        bladder_hu=float(rng.normal(8, 4)),
+        calcified_vessels=bool(rng.random() < 0.25),
+        gas_radius_mm=float(rng.uniform(3, 22)),
+    )
+
+
+def _pose(rng) -> Pose:
+    tilted = 4.0 if rng.random() < 0.25 else 1.5
+    return Pose(
+        shift_mm=tuple(float(v) for v in rng.normal(0, (12, 8))),
+        turn_deg=tuple(float(v) for v in rng.normal(0, tilted, size=3)),
+        left_leg_deg=(float(rng.normal(2, 4)), float(rng.normal(-6, 3)), float(rng.normal(6, 10))),
+        right_leg_deg=(float(rng.normal(2, 4)), float(rng.normal(-6, 3)), float(rng.normal(6, 10))),
+    )
+
+
+def _scanner(rng, head_radius_mm: float) -> Scanner:
+    short_top, short_end = rng.random() < 0.06, rng.random() < 0.15
+    slope = rng.normal(0.80, 0.03)
+    return Scanner(
+        pixel_mm=float(rng.uniform(0.742, 0.977)),
+        slice_mm=2.0,
+        top_mm=float(head_radius_mm + (rng.uniform(-12, 3) if short_top else rng.uniform(6, 40))),
+        bottom_mm=float(rng.uniform(48, 75) if short_end else rng.uniform(75, 140)),
+        blur_sigma_mm=float(rng.uniform(0.5, 0.85)),
+        noise_sd_hu=float(np.exp(rng.uniform(np.log(7), np.log(28)))),
+        slope=float(slope),
+        intercept=float(rng.normal(-2, 4)),
+        rods=bool(rng.random() < 0.8),
+    )
+
+
+def sample_parameters(
+    seed: int, sex: str | None = None, age: int | None = None, **overrides
+) -> PhantomParameters:
+    """Draw one phantom's parameters.
+
+    Args:
+        seed: any whole number >= 0; the reserved ranges are named in this module.
+        sex: ``"F"`` or ``"M"``; drawn when None.
+        age: years; drawn between 27 and 90 when None.
+        overrides: values for any field of ``PhantomParameters`` or of its parts by the field's own name, such
+            as ``matrix=96`` or ``head_radius_mm=22``; a name that several parts share is set in all.
+
+    Raises:
+        ValueError: an override names no field.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(0,)))
+    drawn_sex, drawn_age = SEXES[int(rng.integers(2))], int(rng.integers(YOUNGEST, OLDEST + 1))
+    sex, age = sex or drawn_sex, drawn_age if age is None else int(age)
+    common = _anatomy(rng, sex, age)
+    parameters = PhantomParameters(
+        seed=int(seed),
+        sex=sex,
+        age=age,
+        left=_side(rng, common),
+        right=_side(rng, common),
+        pelvis=_pelvis(rng, sex, common),
+        soft=_soft(rng, sex),
+        pose=_pose(rng),
+        scanner=_scanner(rng, float(common["head_radius_mm"])),
+        deformation_mm=float(rng.uniform(0.6, 2.2)),
+        roughness_mm=float(rng.uniform(0.15, 0.5)),
+    )
+    return override(parameters, overrides)
+
+
+def override(parameters: PhantomParameters, values: dict) -> PhantomParameters:
+    """The same parameters with some fields replaced, by name, wherever a part has that field."""
+    changes, unused = {}, set(values)
+    for own in dataclasses.fields(parameters):
+        part = getattr(parameters, own.name)
+        if own.name in values:
+            changes[own.name] = values[own.name]
+            unused.discard(own.name)
+        elif dataclasses.is_dataclass(part):
+            known = {f.name: values[f.name] for f in dataclasses.fields(part) if f.name in values}
+            unused -= set(known)
+            changes[own.name] = dataclasses.replace(part, **known)
+    if unused:
+        raise ValueError(f"override must name a phantom parameter, got {', '.join(sorted(unused))}")
+    return dataclasses.replace(parameters, **changes)

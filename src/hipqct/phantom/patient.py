@@ -1,0 +1,134 @@
+"""The patient: bones of both sides put together, bent and laid on the table."""
+
+import numpy as np
+from scipy import ndimage
+
+from hipqct.phantom import femur, pelvis, shapes
+from hipqct.phantom.blocks import Bone
+from hipqct.phantom.parameters import PhantomParameters
+
+SIDE = {"left": 1.0, "right": -1.0}
+
+# Voxels (1 mm) along each edge of the periodic block of trabecular texture.
+TEXTURE_CELLS = 96
+
+
+def texture_block(rng) -> np.ndarray:
+    """A periodic block of 1-mm cells with unit variance, grain about 2 mm across and longer upward."""
+    white = rng.standard_normal((TEXTURE_CELLS,) * 3, dtype=np.float32)
+    fine = ndimage.gaussian_filter(white, (0.8, 0.8, 1.8), mode="wrap")
+    coarse = ndimage.gaussian_filter(white[::-1], (2.5, 2.5, 4.0), mode="wrap")
+    fine, coarse = fine / fine.std(), coarse / coarse.std()
+    return (0.75 * fine + 0.66 * coarse).astype(np.float32)
+
+
+def sample_texture(block: np.ndarray, points_mm: np.ndarray) -> np.ndarray:
+    """Texture at points ``(3, n)``."""
+    return ndimage.map_coordinates(block, points_mm, order=1, mode="grid-wrap")
+
+
+class Patient:
+    """Bones as functions of world points; deterministic in the random stream given."""
+
+    def __init__(self, parameters: PhantomParameters, rng):
+        self.parameters = parameters
+        pose = parameters.pose
+        self.turn = shapes.rotation(*pose.turn_deg)
+        self.shift_mm = np.array([*pose.shift_mm, 0.0])
+        self.half_width_mm = parameters.pelvis.half_width_mm
+        self.bend = {side: shapes.WaveField(rng, 3, 55, 160) for side in SIDE}
+        self.bend_sacrum = shapes.WaveField(rng, 3, 55, 160)
+        self.rough = {side: shapes.WaveField(rng, 1, 12, 35, waves=8) for side in SIDE}
+
+    def to_patient(self, points_mm: np.ndarray) -> np.ndarray:
+        """World points to the patient's frame."""
+        return shapes.rotate(shapes.shift(points_mm, self.shift_mm), self.turn.T)
+
+    def _to_hip(self, points_mm: np.ndarray, side: str) -> np.ndarray:
+        """World points to the frame of one hip, as a left hip, bent."""
+        local = self.to_patient(points_mm)
+        local[0] = local[0] * np.float32(SIDE[side]) - np.float32(self.half_width_mm)
+        return local + self.bend[side](local) * np.float32(self.parameters.deformation_mm)
+
+    def _leg(self, side: str) -> np.ndarray:
+        pose = self.parameters.pose
+        return shapes.rotation(*(pose.left_leg_deg if side == "left" else pose.right_leg_deg))
+
+    def _to_femur(self, points_mm: np.ndarray, side: str) -> np.ndarray:
+        return shapes.rotate(self._to_hip(points_mm, side), self._leg(side).T)
+
+    def femur(self, side: str, rng) -> Bone:
+        """One femur in the world."""
+        shape = getattr(self.parameters, side)
+        block = texture_block(rng)
+        rough_mm = np.float32(self.parameters.roughness_mm)
+
+        def distance_mm(points_mm):
+            local = self._to_femur(points_mm, side)
+            away = shapes.sigmoid(shapes.sphere(local, (0, 0, 0), shape.head_radius_mm + 4) / 3)
+            return femur.periosteal_distance(local, shape) + self.rough[side](local)[0] * rough_mm * away
+
+        def density(points_mm):
+            local = self._to_femur(points_mm, side)
+            grain = sample_texture(block, local)
+            trabecular = femur.trabecular_density(local, shape)
+            spread = np.float32(shape.texture_mg_cm3) * np.clip((trabecular + 60) / 150, 0.1, 1.6)
+            thickness = femur.cortex_thickness(local, shape)
+            cortical = femur.cortical_density(thickness, shape) * (1 + np.float32(0.03) * grain)
+            uneven = 1 + grain * np.minimum(np.float32(0.3), np.float32(0.35) / thickness)
+            return thickness * uneven, cortical, trabecular + spread * grain
+
+        return Bone(f"{side} femur", distance_mm, density)
+
+    def pelvic_bones(self, rng) -> list[Bone]:
+        """Both hip bones and the sacrum in the world."""
+        shape = self.parameters.pelvis
+        block = texture_block(rng)
+
+        def hip(side):
+            def distance_mm(points_mm):
+                return pelvis.hip_distance(self._to_hip(points_mm, side), shape)
+
+            def density(points_mm):
+                local = self._to_hip(points_mm, side)
+                grain = sample_texture(block, local)
+                thickness = pelvis.hip_cortex(local, shape) * (1 + np.float32(0.2) * grain)
+                trabecular = pelvis.hip_density(local, shape) + np.float32(shape.texture_mg_cm3) * grain
+                return thickness, shape.cortical_mg_cm3, trabecular
+
+            return Bone(f"{side} hip bone", distance_mm, density)
+
+        def sacrum_distance(points_mm):
+            local = self.to_patient(points_mm)
+            local = local + self.bend_sacrum(local) * np.float32(self.parameters.deformation_mm)
+            return pelvis.sacrum_distance(local, shape)
+
+        def sacrum_density(points_mm):
+            grain = sample_texture(block, self.to_patient(points_mm))
+            thickness = shape.cortex_mm * (np.float32(0.8) + np.float32(0.2) * grain)
+            return thickness, 0.85 * shape.cortical_mg_cm3, shape.sacrum_mg_cm3 + shape.texture_mg_cm3 * grain
+
+        return [hip("left"), hip("right"), Bone("sacrum", sacrum_distance, sacrum_density)]
+
+    def to_world(self, local_mm, side: str) -> np.ndarray:
+        """World position of a point of one femur's frame: bending inverted by fixed-point steps."""
+        target = self._leg(side) @ np.asarray(local_mm, dtype=float)
+        point = target.copy()
+        for _ in range(30):
+            bend = self.bend[side](point.reshape(3, 1).astype(np.float32))[:, 0]
+            point = target - bend * self.parameters.deformation_mm
+        point = np.array([SIDE[side] * (point[0] + self.half_width_mm), point[1], point[2]])
+        return self.turn @ point + self.shift_mm
+
+    def landmarks(self) -> dict:
+        """World positions (mm) of named points of both femurs."""
+        named = {}
+        for side in SIDE:
+            shape = getattr(self.parameters, side)
+            named[side] = {
+                "head_center": self.to_world((0, 0, 0), side).tolist(),
+                "neck_center": self.to_world(-0.5 * shape.neck_length_mm * shape.neck_axis, side).tolist(),
+                "shaft_point": self.to_world(shape.shaft_point_mm, side).tolist(),
+                "lesser_trochanter": self.to_world(shape.at(-13, 15, -35), side).tolist(),
+            }
+        return named

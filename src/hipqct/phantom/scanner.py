@@ -1,0 +1,72 @@
+"""The scanner: from fine slabs of tissue to a reconstructed scan with blur and correlated noise."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+AIR_HU = -1000
+LOWEST_HU = -1024
+HIGHEST_HU = 3071
+
+# Peak of the noise spectrum of a soft-tissue kernel such as B30s, cycles per mm: noise grows as the ramp up
+# to here and falls off beyond (Boedeker 2007, doi 10.1088/0031-9155/52/14/002).
+NOISE_PEAK_PER_MM = 0.22
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """Geometry and physics of one scan.
+
+    ``top_mm`` and ``bottom_mm`` are the scan's ends above and below the centre of the femoral heads.
+    ``slope`` and ``intercept`` give the density (mg/cm3 K2HPO4) of a Hounsfield number: the truth of the
+    calibration. ``table_mm`` is the gap between the back of the patient and the calibration phantom.
+    """
+
+    matrix: int = 512
+    pixel_mm: float = 0.8
+    slice_mm: float = 2.0
+    top_mm: float = 38.0
+    bottom_mm: float = 85.0
+    blur_sigma_mm: float = 0.65
+    noise_sd_hu: float = 12.0
+    slope: float = 0.8
+    intercept: float = -2.0
+    rods: bool = True
+    table_gap_mm: float = 6.0
+    substep_mm: float = 1.0
+
+    @property
+    def slices(self) -> int:
+        """Number of slices."""
+        return max(1, round((self.top_mm + self.bottom_mm) / self.slice_mm))
+
+    def hounsfield(self, density_mg_cm3):
+        """Hounsfield numbers of densities."""
+        return (density_mg_cm3 - self.intercept) / self.slope
+
+
+def blur_in_plane(hu: np.ndarray, pixel_mm: float, sigma_mm: float) -> np.ndarray:
+    """Point spread of the kernel: a Gaussian of ``sigma_mm`` in x and y."""
+    sigma = sigma_mm / pixel_mm
+    return ndimage.gaussian_filter(hu, (sigma, sigma, 0), mode="nearest", truncate=4.0)
+
+
+def noise(shape, pixel_mm: float, sd_hu: float, rng) -> np.ndarray:
+    """Correlated noise, shape ``(nx, ny, nz)``: independent slices with a ramp-like in-plane spectrum."""
+    fx = np.fft.fftfreq(shape[0], pixel_mm)[:, None]
+    fy = np.fft.rfftfreq(shape[1], pixel_mm)[None]
+    frequency = np.hypot(fx, fy).astype(np.float32)
+    filtering = np.sqrt(frequency / NOISE_PEAK_PER_MM) * np.exp(-0.5 * (frequency / NOISE_PEAK_PER_MM) ** 2)
+    filtering += 0.08 * np.exp(-0.5 * (frequency / NOISE_PEAK_PER_MM) ** 2)
+    gain = np.sqrt(np.mean(np.abs(np.fft.fft2(np.fft.irfft2(filtering, shape[:2]))) ** 2))
+    out = np.empty(shape, dtype=np.float32)
+    for k in range(shape[2]):
+        white = rng.standard_normal(shape[:2], dtype=np.float32)
+        out[..., k] = np.fft.irfft2(np.fft.rfft2(white) * filtering, shape[:2]) * (sd_hu / gain)
+    return out
+
+
+def to_int16(hu: np.ndarray) -> np.ndarray:
+    """Round to whole Hounsfield numbers and clip to what 12 bits hold."""
+    return np.clip(np.rint(hu), LOWEST_HU, HIGHEST_HU).astype(np.int16)

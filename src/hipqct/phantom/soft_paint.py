@@ -1,0 +1,122 @@
+"""Painting soft tissue, table and calibration rods into a scan."""
+
+import numpy as np
+
+from hipqct.image import Image
+from hipqct.phantom import shapes
+from hipqct.phantom.parameters import PhantomParameters
+from hipqct.phantom.patient import SIDE, Patient
+from hipqct.phantom.soft import soft_fields
+
+COARSE_MM = 3.5  # distances vary smoothly, so this grid with linear interpolation is enough
+
+# Solid rods of the common K2HPO4 calibration phantom, mg/cm3 (as fitted line: equivalent densities).
+ROD_DENSITIES_MG_CM3 = (-50.0, 0.0, 60.0, 155.0, 370.0)
+ROD_RADIUS_MM = 9.0
+ROD_SPACING_MM = 42.0
+PAD_HU = 15.0
+PAD_HALF_DEPTH_MM = 14.0
+TABLE_HU = -250.0
+
+
+def _weights(positions: np.ndarray, nodes: int) -> np.ndarray:
+    """Matrix ``(len(positions), nodes)`` of linear interpolation at fractional node positions."""
+    positions = np.clip(positions, 0, nodes - 1)
+    low = np.minimum(positions.astype(int), nodes - 2)
+    weights = np.zeros((len(positions), nodes), dtype=np.float32)
+    rows = np.arange(len(positions))
+    weights[rows, low] = 1 - (positions - low)
+    weights[rows, low + 1] = positions - low
+    return weights
+
+
+class Upsampler:
+    """Coarse fields on the scan's box, interpolated to one slice at a time."""
+
+    def __init__(self, ct: Image):
+        extent = [n * s for n, s in zip(ct.shape, ct.spacing_mm, strict=True)]
+        self.nodes = [max(2, int(np.ceil(e / COARSE_MM)) + 1) for e in extent]
+        axes = [
+            o - s / 2 + np.linspace(0, e, n)
+            for o, s, e, n in zip(ct.origin_mm, ct.spacing_mm, extent, self.nodes, strict=True)
+        ]
+        self.points_mm = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
+        self.weights = [
+            _weights((np.arange(n) + 0.5) / n * (m - 1), m) for n, m in zip(ct.shape, self.nodes, strict=True)
+        ]
+
+    def slice(self, field: np.ndarray, k: int) -> np.ndarray:
+        """The field on slice ``k``, shape ``(nx, ny)``."""
+        plane = np.tensordot(field, self.weights[2][k], axes=(2, 0))
+        return self.weights[0] @ plane @ self.weights[1].T
+
+
+def _blend(hu: np.ndarray, distance: np.ndarray, width_mm: float, tissue_hu) -> np.ndarray:
+    fraction = shapes.occupancy(distance, width_mm)
+    return hu + (tissue_hu - hu) * fraction
+
+
+def paint_soft_tissue(ct: Image, parameters: PhantomParameters, patient: Patient, rng) -> list[dict]:
+    """Paint everything but bone into ``ct`` in place; return the calibration rods."""
+    up = Upsampler(ct)
+    soft, pixel_mm = parameters.soft, ct.spacing_mm[0]
+    fields = soft_fields(patient.to_patient(up.points_mm), soft, patient.half_width_mm, rng)
+    fields["joint"] = _joints(up.points_mm, parameters, patient)
+    back_mm = _back(up.points_mm, fields["body"])
+    furniture, rods = _furniture(ct, parameters, back_mm)
+    for k in range(ct.shape[2]):
+        f = {name: up.slice(field, k) for name, field in fields.items()}
+        hu = furniture.copy()
+        hu = _blend(hu, f["body"], pixel_mm, soft.skin_hu)
+        hu = _blend(hu, f["body"] + 1.8, pixel_mm, soft.fat_hu + 4 * f["streak"])
+        lean = soft.muscle_hu + f["tone"] - 14 * np.maximum(f["streak"] - 0.6, 0)
+        hu = _blend(hu, f["muscle"], 1.5, lean)
+        hu = _blend(hu, np.maximum(f["joint"], f["body"]), 3.0, soft.muscle_hu - 5)
+        hu = _blend(hu, f["bladder"] - 3, 1.5, 35.0)
+        hu = _blend(hu, f["bladder"], 1.5, soft.bladder_hu)
+        hu = _blend(hu, f["rectum"], 1.5, 38.0 + 8 * f["streak"])
+        hu = _blend(hu, f["vessel"], 1.5, soft.vessel_hu)
+        if soft.calcified_vessels:
+            hu = _blend(hu, np.maximum(np.abs(f["vessel"]) - 0.6, 1.2 - f["streak"]), 1.0, 700.0)
+        ct.array[..., k] = _blend(hu, np.maximum(f["gas"], f["rectum"] + 3), 1.5, -950.0)
+    return rods
+
+
+def _joints(points_mm, parameters, patient) -> np.ndarray:
+    """Distance to the joint capsules: cartilage, capsule and tendons within some mm of the heads."""
+    local = patient.to_patient(points_mm)
+    radius_mm = parameters.pelvis.socket_radius_mm + 4
+    return np.minimum.reduce(
+        [shapes.sphere(local, (s * patient.half_width_mm, 0, 0), radius_mm) for s in SIDE.values()]
+    )
+
+
+def _back(points_mm, body) -> float:
+    """The lowest point of the back (largest y inside the body)."""
+    inside = body < 0
+    return float(points_mm[1][inside].max()) if inside.any() else 100.0
+
+
+def _furniture(ct: Image, parameters: PhantomParameters, back_mm: float):
+    """Air with table and calibration phantom, equal on all slices: HU ``(nx, ny)`` and the rods."""
+    s, pixel_mm = parameters.scanner, ct.spacing_mm[0]
+    x = (ct.origin_mm[0] + pixel_mm * np.arange(ct.shape[0]))[:, None]
+    y = (ct.origin_mm[1] + pixel_mm * np.arange(ct.shape[1]))[None]
+    hu = np.full(ct.shape[:2], -1000.0, dtype=np.float32)
+    middle_mm = back_mm + s.table_gap_mm + PAD_HALF_DEPTH_MM
+    rods = []
+    if s.rods:
+        pad = np.maximum(np.abs(x) - 125, np.abs(y - middle_mm) - PAD_HALF_DEPTH_MM)
+        hu = _blend(hu, pad, pixel_mm, PAD_HU)
+        for i, density in enumerate(ROD_DENSITIES_MG_CM3):
+            center = (ROD_SPACING_MM * (i - 2), middle_mm)
+            distance = np.hypot(x - center[0], y - center[1]) - ROD_RADIUS_MM
+            hu = _blend(hu, distance, pixel_mm, s.hounsfield(density))
+            rods.append(
+                {"center_mm": list(center), "radius_mm": ROD_RADIUS_MM, "density_mg_cm3": density,
+                 "hu": s.hounsfield(density)}
+            )  # fmt: skip
+    table_mm = middle_mm + PAD_HALF_DEPTH_MM + 6 - x * x / 2200
+    thickness = np.abs(y - table_mm - 1) - 1.5
+    hu = _blend(hu, np.maximum(thickness, np.abs(x) - 215), pixel_mm, TABLE_HU)
+    return hu, rods
