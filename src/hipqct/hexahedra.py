@@ -28,8 +28,8 @@ def build_hexahedra(
     Shares and means are exact integrals over the overlap of cubes and voxels, so any spacing fits any
     cube. In the slice plane cube faces run through the pixel edge nearest to the mask's centroid, which
     makes the mesh of a mirrored mask the mirrored mesh and cubes of whole pixels where they fit; along
-    the slices they start at the mask's lowest face, so a shaft that is cut flat stays flat. Only the largest face-connected set of cubes is kept, and the mask is
-    taken as one solid (``solid_mask``).
+    the slices they start at the mask's lowest face, so a shaft that is cut flat stays flat. Only the
+    largest face-connected set of cubes is kept, and the mask is taken as one solid (``solid_mask``).
 
     Args:
         mask: nonzero is bone; any spacing and direction.
@@ -43,13 +43,7 @@ def build_hexahedra(
         MeshError: the mask is empty, or nowhere thick enough for a cube.
         ValueError: ``cube_mm`` or ``bone_fraction_min`` make no sense, or an image is on another grid.
     """
-    if not cube_mm > 0:
-        raise ValueError(f"cube_mm must be positive, got {cube_mm}")
-    if not 0 < bone_fraction_min <= 1:
-        raise ValueError(f"bone_fraction_min must be above 0 and at most 1, got {bone_fraction_min}")
-    for name, array in images.items():
-        if array.shape != mask.shape:
-            raise ValueError(f"image {name} must have the mask's shape {mask.shape}, got {array.shape}")
+    _check_arguments(mask, images, cube_mm, bone_fraction_min)
     solid, _ = solid_mask(mask.array)
     box = bounding_box(solid)
     inside = solid[box].astype(float)
@@ -71,6 +65,16 @@ def build_hexahedra(
     up = 1 if mask.direction[2, 2] >= 0 else -1
     facts = {"cube_mm": cube_mm, "bone_fraction_min": bone_fraction_min, "cubes_dropped": dropped}
     return HexMesh(points_mm, cells, cell_data, _node_sets(up * points_index[:, 2], cells), facts)
+
+
+def _check_arguments(mask, images, cube_mm, bone_fraction_min):
+    if not cube_mm > 0:
+        raise ValueError(f"cube_mm must be positive, got {cube_mm}")
+    if not 0 < bone_fraction_min <= 1:
+        raise ValueError(f"bone_fraction_min must be above 0 and at most 1, got {bone_fraction_min}")
+    for name, array in images.items():
+        if array.shape != mask.shape:
+            raise ValueError(f"image {name} must have the mask's shape {mask.shape}, got {array.shape}")
 
 
 def _cube_grid(inside, mask, box, cube_mm):

@@ -25,7 +25,7 @@ from hipqct.material import (
     share_outside,
     youngs_modulus_mpa,
 )
-from hipqct.mesh import HexMesh
+from hipqct.mesh import HexMesh, Surface
 from hipqct.surface import extract_surface, solid_mask
 
 LAWS_FOLDER = Path(hipqct.__file__).resolve().parents[2] / "resources" / "materials"
@@ -88,6 +88,15 @@ def export_mesh(
     else:
         calibration = {"slope": slope, "intercept": intercept, "basis": basis}
         mesh, bins, material = _build_with_materials(mask, ct, calibration, options)
+    facts = _describe(found, surface, mesh, bins, material)
+    write_stl(surface, surface_path, f"{facts['software']} surface, mm, LPS")
+    write_inp(mesh, hex_inp_path, _header(facts), bins, options["poissons_ratio"])
+    write_vtu(mesh, hex_vtu_path, _cell_arrays(mesh, bins))
+    write_json(facts, mesh_json_path)
+
+
+def _describe(found: dict, surface: Surface, mesh: HexMesh, bins: MaterialBins | None, material) -> dict:
+    """The content of mesh.json: frame, units, sizes, materials, gates and the flags that follow from them."""
     facts = {
         "software": f"hipqct {hipqct.__version__}",
         "frame": "LPS",
@@ -99,12 +108,8 @@ def export_mesh(
         "material": material,
         "load_cases": {},
     }
-    facts["gates"] = check_gates(facts)
-    facts["flags"] = [name for name, gate in facts["gates"].items() if not gate["passed"]]
-    write_stl(surface, surface_path, f"hipqct {hipqct.__version__} surface, mm, LPS")
-    write_inp(mesh, hex_inp_path, _header(facts), bins, options["poissons_ratio"])
-    write_vtu(mesh, hex_vtu_path, _cell_arrays(mesh, bins))
-    write_json(facts, mesh_json_path)
+    gates = check_gates(facts)
+    return facts | {"gates": gates, "flags": [name for name, gate in gates.items() if not gate["passed"]]}
 
 
 def _complete(options: dict, slope, intercept) -> dict:
@@ -139,48 +144,56 @@ def _build_with_materials(mask, ct, calibration, options) -> tuple[HexMesh, Mate
     ``average: density`` takes the law of a cube's mean density; ``modulus`` the mean of the law over the
     cube's voxels, which is stiffer where density varies inside a cube.
     """
-    density_laws, modulus_law = _choose_laws(calibration["basis"], options)
+    laws = _choose_laws(calibration["basis"], options)
     minimum_mpa = options["minimum_modulus_mpa"]
-
-    def density_and_modulus(density_mg_cm3):
-        start_g_cm3 = density_mg_cm3 / MG_CM3_PER_G_CM3
-        density_g_cm3, basis = convert_density(start_g_cm3, calibration["basis"], density_laws)
-        return density_g_cm3, youngs_modulus_mpa(modulus_law, density_g_cm3, basis, minimum_mpa)
-
     voxels_mg_cm3 = calibrate(ct.array[mask.array], calibration["slope"], calibration["intercept"])
+    if voxels_mg_cm3.mean() <= 0:
+        raise SheetError(
+            f"slope {calibration['slope']:g} and intercept {calibration['intercept']:g} give a mean density "
+            f"of {voxels_mg_cm3.mean():.1f} mg/cm3 in the mask: mend the calibration in the sample sheet"
+        )
     images = {"hu": ct.array}
     if options["average"] == "modulus":
         images["youngs_modulus_mpa"] = np.zeros(ct.shape, np.float32)
-        images["youngs_modulus_mpa"][mask.array] = density_and_modulus(voxels_mg_cm3)[1]
+        images["youngs_modulus_mpa"][mask.array] = _modulus_mpa(voxels_mg_cm3, calibration, laws, minimum_mpa)
     mesh = _build(mask, images, options)
     # The calibration is linear: the mean density is the density of the mean CT number.
     density_mg_cm3 = calibrate(mesh.cell_data["hu"], calibration["slope"], calibration["intercept"])
     mesh.cell_data["density_mg_cm3"] = density_mg_cm3
-    law_density_g_cm3, modulus_of_mean_mpa = density_and_modulus(density_mg_cm3)
-    modulus_mpa = mesh.cell_data.setdefault("youngs_modulus_mpa", modulus_of_mean_mpa)
-    bins = bin_modulus(modulus_mpa, options["bin_width"])
-    material = {
+    if options["average"] == "density":
+        mesh.cell_data["youngs_modulus_mpa"] = _modulus_mpa(density_mg_cm3, calibration, laws, minimum_mpa)
+    bins = bin_modulus(mesh.cell_data["youngs_modulus_mpa"], options["bin_width"])
+    material = _material_facts(mesh, bins, calibration, laws, options)
+    mask_volume_mm3 = voxels_mg_cm3.size * mask.voxel_volume_mm3
+    material["mineral_mask_mg"] = bone_mineral_content_mg(voxels_mg_cm3.mean(), mask_volume_mm3)
+    return mesh, bins, material
+
+
+def _modulus_mpa(density_mg_cm3, calibration, laws, minimum_mpa) -> np.ndarray:
+    density_g_cm3, basis = convert_density(density_mg_cm3 / MG_CM3_PER_G_CM3, calibration["basis"], laws[0])
+    return youngs_modulus_mpa(laws[1], density_g_cm3, basis, minimum_mpa)
+
+
+def _material_facts(mesh, bins, calibration, laws, options) -> dict:
+    """Calibration, laws with their sources, and how the moduli of the mesh came out."""
+    density_laws, modulus_law = laws
+    modulus_mpa, density_mg_cm3 = mesh.cell_data["youngs_modulus_mpa"], mesh.cell_data["density_mg_cm3"]
+    start_g_cm3 = density_mg_cm3 / MG_CM3_PER_G_CM3
+    law_density_g_cm3, _ = convert_density(start_g_cm3, calibration["basis"], density_laws)
+    at_minimum = modulus_mpa <= options["minimum_modulus_mpa"]
+    return {
         "calibration": calibration,
         "density_laws": [asdict(law) for law in density_laws],
         "modulus_law": _law_facts(modulus_law),
         **{key: options[key] for key in ("average", "poissons_ratio", "minimum_modulus_mpa", "bin_width")},
         "modulus_min_mpa": float(modulus_mpa.min()),
         "modulus_max_mpa": float(modulus_mpa.max()),
-        "at_minimum_percent": 100 * float((modulus_mpa <= minimum_mpa).mean()),
+        "at_minimum_percent": 100 * float(at_minimum.mean()),
         "outside_validity_percent": 100 * share_outside(modulus_law, law_density_g_cm3),
         "bins": len(bins.modulus_mpa),
         "largest_binning_error_percent": 100 * bins.largest_error,
-        "mineral_mask_mg": bone_mineral_content_mg(
-            voxels_mg_cm3.mean(), voxels_mg_cm3.size * mask.voxel_volume_mm3
-        ),
         "mineral_mesh_mg": bone_mineral_content_mg(density_mg_cm3.sum(), options["cube_mm"] ** 3),
     }
-    if material["mineral_mask_mg"] <= 0:
-        raise SheetError(
-            f"slope {calibration['slope']:g} and intercept {calibration['intercept']:g} give a mean density of "
-            f"{voxels_mg_cm3.mean():.1f} mg/cm3 in the mask: mend the calibration in the sample sheet"
-        )
-    return mesh, bins, material
 
 
 def _choose_laws(basis: str, options: dict) -> tuple[list[DensityLaw], ModulusLaw]:
