@@ -1,0 +1,84 @@
+"""Headers of image files (NIfTI, NRRD, MetaImage), with the doubts that ITK passes over in silence."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from hipqct.errors import ScanError
+from hipqct.io.nifti_header import NIFTI_SUFFIXES, check_forms, is_nifti
+
+IMAGE_SUFFIXES = (*NIFTI_SUFFIXES, ".nrrd", ".nhdr", ".mha", ".mhd")
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+COSINE_TOLERANCE = 1e-3  # moves the far edge of a 500-mm field of view by half a pixel
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """Shape and place of one 3-D image file, in LPS mm; axes in the order x, y, z of the file."""
+
+    size: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    origin_mm: tuple[float, float, float]
+    direction: np.ndarray
+    pixel_type: str
+
+    @property
+    def affine(self) -> np.ndarray:
+        """4x4 matrix from index to LPS mm."""
+        affine = np.eye(4)
+        affine[:3, :3] = self.direction * self.spacing_mm
+        affine[:3, 3] = self.origin_mm
+        return affine
+
+
+def read_image_header(path: Path) -> ImageHeader:
+    """The header of a NIfTI, NRRD or MetaImage file.
+
+    Errors name the file without its folders, since those may carry a patient's name. Raises ScanError when
+    the file cannot be read, is not one 3-D image of single values, has axes that are not perpendicular, or
+    leaves its place in doubt (NIfTI with no qform and sform or with two more than half a voxel apart,
+    NRRD without space).
+    """
+    if not path.is_file():
+        raise ScanError(f"{path.name} is not there; check its path")
+    if not path.name.lower().endswith(IMAGE_SUFFIXES):
+        raise ScanError(f"{path.name} is not an image file; give one of {', '.join(IMAGE_SUFFIXES)}")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        sheared = "orthonormal" in str(error)
+        what = "has axes that are not perpendicular" if sheared else "cannot be read as an image"
+        raise ScanError(f"{path.name} {what}; export it again") from error
+    size, values = _size(reader), reader.GetNumberOfComponents()
+    if len(size) != 3 or min(size) < 2 or values != 1:
+        raise ScanError(
+            f"{path.name} holds {'x'.join(map(str, size))} voxels of {values} value(s); "
+            "one 3-D image of single values is needed"
+        )
+    direction = np.array(reader.GetDirection()).reshape(reader.GetDimension(), -1)[:3, :3]
+    skew = np.abs(direction.T @ direction - np.eye(3)).max()
+    if skew > COSINE_TOLERANCE:
+        raise ScanError(
+            f"{path.name} has axes that are not perpendicular (cosine {skew:.3f}); export it again"
+        )
+    pixel_type = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    header = ImageHeader(size, reader.GetSpacing()[:3], reader.GetOrigin()[:3], direction, pixel_type)
+    if is_nifti(path):
+        check_forms(path, LPS_TO_RAS @ header.affine, size)
+    if path.name.lower().endswith((".nrrd", ".nhdr")) and not reader.HasMetaDataKey("NRRD_space"):
+        raise ScanError(
+            f"{path.name} has no space field, so left and right cannot be told; export it with one"
+        )
+    return header
+
+
+def _size(reader: sitk.ImageFileReader) -> tuple[int, ...]:
+    """Size without trailing axes of one, but for the third."""
+    size = list(reader.GetSize())
+    while len(size) > 3 and size[-1] == 1:
+        size.pop()
+    return tuple(size)

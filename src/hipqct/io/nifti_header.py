@@ -1,0 +1,113 @@
+"""What ITK passes over in silence in a NIfTI file: missing or damaged bytes, forms that contradict."""
+
+import gzip
+import zlib
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from hipqct.errors import ScanError
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+CHUNK_BYTES = 1 << 22
+# name: (byte offset, type, count), https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h and nifti2.h
+LAYOUTS = {
+    348: {
+        "dim": (40, "i2", 8),
+        "bitpix": (72, "i2", 1),
+        "pixdim": (76, "f4", 8),
+        "vox_offset": (108, "f4", 1),
+        "codes": (252, "i2", 2),
+        "quatern": (256, "f4", 3),
+        "qoffset": (268, "f4", 3),
+        "srow": (280, "f4", 12),
+    },
+    540: {
+        "bitpix": (14, "i2", 1),
+        "dim": (16, "i8", 8),
+        "pixdim": (104, "f8", 8),
+        "vox_offset": (168, "i8", 1),
+        "codes": (344, "i4", 2),
+        "quatern": (352, "f8", 3),
+        "qoffset": (376, "f8", 3),
+        "srow": (400, "f8", 12),
+    },
+}
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether the name says NIfTI in one file."""
+    return path.name.lower().endswith(NIFTI_SUFFIXES)
+
+
+def check_forms(path: Path, affine: np.ndarray, size: tuple[int, int, int]) -> None:
+    """Refuse a file whose qform or sform is elsewhere than ``affine`` (4x4, RAS mm), or that has neither.
+
+    Tolerance: half of the smallest voxel edge, at the corners. ITK takes one form and does not mention the
+    other, and takes the voxel size from pixdim whatever the sform says.
+    """
+    header = _read_header(path)
+    forms = {}
+    if header["codes"][0] > 0:
+        forms["qform"] = _qform(header)
+    if header["codes"][1] > 0:
+        forms["sform"] = header["srow"].reshape(3, 4)
+    if not forms:
+        raise ScanError(f"{path.name} has neither qform nor sform, so left and right cannot be told; set one")
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in size], [1])).reshape(4, -1)
+    for name, form in forms.items():
+        apart_mm = np.abs((form - affine[:3]) @ corners).max()
+        if apart_mm > 0.5 * np.linalg.norm(affine[:3, :3], axis=0).min():
+            raise ScanError(
+                f"{path.name} has a {name} that contradicts its other form or pixdim by {apart_mm:.1f} mm; "
+                "keep only what is right"
+            )
+
+
+def check_complete(path: Path) -> None:
+    """Refuse a file that is cut short or damaged. Reads all of it."""
+    try:
+        with _open(path) as file:
+            there = 0
+            while chunk := file.read(CHUNK_BYTES):
+                there += len(chunk)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ScanError(f"{path.name} is truncated or damaged ({error}); copy it again") from error
+    header = _read_header(path)
+    count = int(np.prod(header["dim"][1 : int(header["dim"][0]) + 1]))
+    needed = int(header["vox_offset"][0]) + count * int(header["bitpix"][0]) // 8
+    if there < needed:
+        raise ScanError(
+            f"{path.name} is truncated: it needs {needed} bytes and {there} are there; copy it again"
+        )
+
+
+def _open(path: Path):
+    return gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def _read_header(path: Path) -> dict[str, np.ndarray]:
+    """The fields of ``LAYOUTS`` as float64 arrays."""
+    try:
+        with _open(path) as file:
+            head = file.read(max(LAYOUTS))
+    except (EOFError, OSError, zlib.error) as error:
+        raise ScanError(f"{path.name} is truncated or damaged ({error}); copy it again") from error
+    for size, layout in LAYOUTS.items():
+        for order in "<>":
+            if len(head) >= size and np.frombuffer(head, order + "i4", 1)[0] == size:
+                return {
+                    name: np.frombuffer(head, order + kind, count, at).astype(float)
+                    for name, (at, kind, count) in layout.items()
+                }
+    raise ScanError(f"{path.name} has no NIfTI header; export it again")
+
+
+def _qform(header: dict[str, np.ndarray]) -> np.ndarray:
+    """3x4 matrix of the quaternion, RAS mm."""
+    vector = header["quatern"]
+    scalar = np.sqrt(max(0.0, 1 - vector @ vector))
+    steps_mm = header["pixdim"][1:4] * [1, 1, -1 if header["pixdim"][0] < 0 else 1]
+    rotation = Rotation.from_quat([*vector, scalar]).as_matrix()
+    return np.column_stack([rotation * steps_mm, header["qoffset"]])
