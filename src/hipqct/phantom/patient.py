@@ -10,7 +10,7 @@ from hipqct.phantom.parameters import PhantomParameters
 SIDE = {"left": 1.0, "right": -1.0}
 
 # Voxels (1 mm) along each edge of the periodic block of trabecular texture.
-TEXTURE_CELLS = 96
+TEXTURE_CELLS = 64
 
 
 def texture_block(rng) -> np.ndarray:

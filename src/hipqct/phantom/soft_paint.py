@@ -19,15 +19,10 @@ PAD_HALF_DEPTH_MM = 14.0
 TABLE_HU = -250.0
 
 
-def _weights(positions: np.ndarray, nodes: int) -> np.ndarray:
-    """Matrix ``(len(positions), nodes)`` of linear interpolation at fractional node positions."""
-    positions = np.clip(positions, 0, nodes - 1)
-    low = np.minimum(positions.astype(int), nodes - 2)
-    weights = np.zeros((len(positions), nodes), dtype=np.float32)
-    rows = np.arange(len(positions))
-    weights[rows, low] = 1 - (positions - low)
-    weights[rows, low + 1] = positions - low
-    return weights
+def _linear(positions: np.ndarray, nodes: int) -> tuple:
+    """Lower node and weight of the upper one for linear interpolation at fractional node positions."""
+    low = np.clip(positions.astype(int), 0, nodes - 2)
+    return low, (positions - low).astype(np.float32)
 
 
 class Upsampler:
@@ -41,14 +36,16 @@ class Upsampler:
             for o, s, e, n in zip(ct.origin_mm, ct.spacing_mm, extent, self.nodes, strict=True)
         ]
         self.points_mm = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
-        self.weights = [
-            _weights((np.arange(n) + 0.5) / n * (m - 1), m) for n, m in zip(ct.shape, self.nodes, strict=True)
+        self.steps = [
+            _linear((np.arange(n) + 0.5) / n * (m - 1), m) for n, m in zip(ct.shape, self.nodes, strict=True)
         ]
 
     def slice(self, field: np.ndarray, k: int) -> np.ndarray:
         """The field on slice ``k``, shape ``(nx, ny)``."""
-        plane = np.tensordot(field, self.weights[2][k], axes=(2, 0))
-        return self.weights[0] @ plane @ self.weights[1].T
+        (low_x, part_x), (low_y, part_y), (low_z, part_z) = self.steps
+        plane = field[..., low_z[k]] + part_z[k] * (field[..., low_z[k] + 1] - field[..., low_z[k]])
+        plane = plane[low_x] + part_x[:, None] * (plane[low_x + 1] - plane[low_x])
+        return plane[:, low_y] + part_y * (plane[:, low_y + 1] - plane[:, low_y])
 
 
 def _blend(hu: np.ndarray, distance: np.ndarray, width_mm: float, tissue_hu) -> np.ndarray:

@@ -1,0 +1,170 @@
+"""The phantom's truth: volumes, places, determinism, rods, sexes, seeds."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from hipqct.image import Image
+from hipqct.phantom import parameters as named
+from hipqct.phantom.blocks import Bone, paint_bone, solid_volume_mm3
+from hipqct.phantom.femur import FemurShape, periosteal_distance
+from hipqct.phantom.generate import generate_phantom
+from hipqct.phantom.parameters import sample_parameters
+from hipqct.phantom.scanner import Scanner, noise
+
+SMALL = {"matrix": 112, "pixel_mm": 3.6, "slice_mm": 3.6, "top_mm": 36.0, "bottom_mm": 72.0}
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    return generate_phantom(sample_parameters(named.CASE_SEEDS[0], **SMALL, rods=True, noise_sd_hu=10.0))
+
+
+def empty_image(pixel_mm: float, slice_mm: float, size_mm: float = 64.0) -> Image:
+    counts = (round(size_mm / pixel_mm),) * 2 + (round(size_mm / slice_mm),)
+    spacing_mm = (pixel_mm, pixel_mm, slice_mm)
+    origin_mm = [-(n - 1) / 2 * s for n, s in zip(counts, spacing_mm, strict=True)]
+    return Image(np.zeros(counts, dtype=np.float32), spacing_mm, origin_mm)
+
+
+def ball(radius_mm: float) -> Bone:
+    def distance_mm(points_mm):
+        return np.sqrt((points_mm**2).sum(axis=0)) - np.float32(radius_mm)
+
+    def density(points_mm):
+        return np.float32(1.0), 1000.0, 200.0
+
+    return Bone("ball", distance_mm, density)
+
+
+def test_a_balls_volume_is_integrated_to_a_thousandth():
+    volume_mm3 = solid_volume_mm3(empty_image(2.0, 3.0), ball(20.0), step_mm=1.0)
+    assert volume_mm3 == pytest.approx(4 / 3 * np.pi * 20.0**3, rel=1e-3)
+
+
+def test_a_balls_volume_ends_where_the_scan_ends():
+    image = empty_image(2.0, 2.0)
+    half = Image(image.array[..., :16], image.spacing_mm, image.origin_mm)
+    volume_mm3 = solid_volume_mm3(half, ball(20.0), step_mm=1.0)
+    assert volume_mm3 == pytest.approx(2 / 3 * np.pi * 20.0**3, rel=2e-3)
+
+
+def test_a_painted_ball_holds_its_bone_mineral():
+    """Shell and core are thinner than voxels, but the sum of density over voxels is the ball's mineral."""
+    image = empty_image(2.0, 3.0)
+    scan = Scanner(slope=0.8, intercept=-2.0)
+    occupied = paint_bone(image, ball(20.0), scan)
+    mineral_mg = float((image.array * 0.8 - 2.0 * occupied).sum()) * image.voxel_volume_mm3 / 1000
+    core_mm3, all_mm3 = 4 / 3 * np.pi * 19.0**3, 4 / 3 * np.pi * 20.0**3
+    assert mineral_mg == pytest.approx((200 * core_mm3 + 1000 * (all_mm3 - core_mm3)) / 1000, rel=0.01)
+
+
+def test_the_mask_converges_to_the_continuous_volume():
+    shape = FemurShape()
+
+    def distance_mm(points_mm):
+        return periosteal_distance(points_mm, shape)
+
+    bone = Bone("femur", distance_mm, ball(1.0).density)
+    errors = []
+    for step_mm in (4.0, 2.0, 1.0):
+        image = empty_image(step_mm, step_mm, size_mm=176.0)
+        truth_mm3 = solid_volume_mm3(image, bone, step_mm=1.0)
+        mask = paint_bone(image, bone, Scanner(substep_mm=step_mm)) >= 0.5
+        errors.append(abs(mask.sum() * image.voxel_volume_mm3 / truth_mm3 - 1))
+    assert errors[0] < 0.02
+    assert errors[2] < 0.002
+    assert errors[2] < errors[0]
+
+
+def test_masks_hold_the_continuous_volumes(phantom):
+    for side, mask in (("left", phantom.left_femur), ("right", phantom.right_femur)):
+        measured_mm3 = mask.array.sum() * mask.voxel_volume_mm3
+        assert measured_mm3 == pytest.approx(phantom.truth["volume_mm3"][side], rel=0.02)
+
+
+def test_same_seed_same_bytes(phantom):
+    again = generate_phantom(sample_parameters(named.CASE_SEEDS[0], **SMALL, rods=True, noise_sd_hu=10.0))
+    assert again.ct.array.tobytes() == phantom.ct.array.tobytes()
+    assert again.left_femur.array.tobytes() == phantom.left_femur.array.tobytes()
+    assert again.truth == phantom.truth
+
+
+def test_another_seed_is_another_patient(phantom):
+    other = generate_phantom(sample_parameters(named.CASE_SEEDS[1], **SMALL))
+    assert (other.left_femur.array != phantom.left_femur.array).any()
+
+
+def test_the_left_femur_lies_at_the_patients_left(phantom):
+    for side, mask, sign in (("left", phantom.left_femur, 1), ("right", phantom.right_femur, -1)):
+        center_mm = mask.to_world(np.argwhere(mask.array)).mean(axis=0)
+        assert np.sign(center_mm[0]) == sign
+        head_mm = phantom.truth["landmarks_mm"][side]["head_center"]
+        assert mask.array[tuple(np.rint(mask.to_index(head_mm)).astype(int))]
+
+
+def test_bone_is_dense_and_marrow_is_not(phantom):
+    ct, landmarks = phantom.ct, phantom.truth["landmarks_mm"]["left"]
+    index = np.rint(ct.to_index(landmarks["head_center"])).astype(int)
+    assert 60 < ct.array[tuple(index)] < 700
+    assert ct.array.dtype == np.int16
+    assert ct.array[phantom.left_femur.array].max() > 600
+
+
+def test_rods_have_their_densities():
+    drawn = sample_parameters(
+        named.CASE_SEEDS[2], matrix=256, pixel_mm=1.6, slice_mm=5.0, top_mm=5.0, bottom_mm=5.0, rods=True
+    )
+    phantom = generate_phantom(drawn)
+    ct, truth = phantom.ct, phantom.truth
+    x, y, _ = np.moveaxis(ct.to_world(np.moveaxis(np.indices(ct.shape), 0, -1)), -1, 0)
+    assert len(truth["rods"]) == 5
+    for rod in truth["rods"]:
+        inside = np.hypot(x - rod["center_mm"][0], y - rod["center_mm"][1]) < rod["radius_mm"] - 4
+        density = truth["slope"] * ct.array[inside].mean() + truth["intercept"]
+        assert density == pytest.approx(rod["density_mg_cm3"], abs=6)
+
+
+def test_women_are_smaller_and_lose_more_bone():
+    women = [sample_parameters(s, sex="F", age=75) for s in range(1000, 1150)]
+    men = [sample_parameters(s, sex="M", age=75) for s in range(1000, 1150)]
+    young = [sample_parameters(s, sex="F", age=30) for s in range(1000, 1150)]
+
+    def mean(group, name):
+        return np.mean([getattr(p.left, name) for p in group])
+
+    for name in ("head_radius_mm", "offset_mm", "shaft_radius_mm", "shaft_cortex_mm", "neck_mg_cm3"):
+        assert mean(women, name) < mean(men, name)
+    assert mean(women, "head_mg_cm3") < mean(young, "head_mg_cm3")
+    assert mean(women, "shaft_cortex_mm") < mean(young, "shaft_cortex_mm")
+
+
+def test_seed_ranges_are_disjoint():
+    names = ("DEMO_SEEDS", "CASE_SEEDS", "TRAIN_SEEDS", "VALIDATION_SEEDS", "TEST_SEEDS")
+    ranges = sorted((getattr(named, name) for name in names), key=lambda r: r.start)
+    for before, after in itertools.pairwise(ranges):
+        assert before.stop <= after.start
+
+
+def test_overrides_reach_every_part_and_unknown_names_are_refused():
+    drawn = sample_parameters(5, matrix=96, head_radius_mm=22.0)
+    assert drawn.scanner.matrix == 96
+    assert drawn.left.head_radius_mm == drawn.right.head_radius_mm == drawn.pelvis.head_radius_mm == 22.0
+    with pytest.raises(ValueError, match="hed_radius"):
+        sample_parameters(5, hed_radius=3)
+
+
+def test_parameters_round_trip_through_truth(phantom):
+    assert phantom.truth["parameters"] == dataclasses.asdict(
+        sample_parameters(named.CASE_SEEDS[0], **SMALL, rods=True, noise_sd_hu=10.0)
+    )
+
+
+def test_noise_has_the_asked_spread_and_a_soft_texture():
+    rng = np.random.default_rng(0)
+    field = noise((128, 128, 4), 0.8, 15.0, rng)
+    assert field.std() == pytest.approx(15.0, rel=0.05)
+    neighbours = np.corrcoef(field[1:].ravel(), field[:-1].ravel())[0, 1]
+    assert 0.2 < neighbours < 0.95
