@@ -1,0 +1,131 @@
+"""Random changes of training patches: drawn first, applied after, in millimetres and HU.
+
+Drawing gives a plain record (`Augmentation`) which can be looked at and applied again; applying is
+deterministic. Rotations and scalings act in physical space, because a voxel is 0.8 x 0.8 x 3 mm.
+There is no mirroring: the network knows left femurs only.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.ndimage import affine_transform, gaussian_filter, gaussian_filter1d
+from scipy.spatial.transform import Rotation
+
+BONE_HU = 150.0  # above this a voxel is taken to hold bone; fat, muscle and water lie below
+SOFT_TISSUE_HU = 50.0  # muscle, the fixed point of contrast
+GAMMA_RANGE_HU = (-200.0, 1500.0)
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What may be drawn: for each change its probability and its range (low, high)."""
+
+    rotation: tuple[float, tuple[float, float]] = (0.5, (-15.0, 15.0))  # degrees, about each axis
+    scale: tuple[float, tuple[float, float]] = (0.4, (0.85, 1.15))  # size of the hip
+    bone: tuple[float, tuple[float, float]] = (0.5, (0.6, 1.5))  # factor on HU above BONE_HU: density
+    contrast: tuple[float, tuple[float, float]] = (0.3, (0.85, 1.2))  # factor about SOFT_TISSUE_HU
+    brightness: tuple[float, tuple[float, float]] = (0.4, (-60.0, 60.0))  # HU
+    gamma: tuple[float, tuple[float, float]] = (0.3, (0.75, 1.35))  # exponent over GAMMA_RANGE_HU
+    blur: tuple[float, tuple[float, float]] = (0.3, (0.3, 1.1))  # Gaussian sigma in mm
+    noise: tuple[float, tuple[float, float]] = (0.5, (5.0, 60.0))  # SD in HU
+    noise_grain: tuple[float, tuple[float, float]] = (0.6, (0.3, 1.2))  # in-plane sigma of the noise, mm
+    truncation: tuple[float, tuple[float, float]] = (0.1, (0.2, 0.9))  # share of the patch kept along z
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One drawn set of changes; the defaults change nothing."""
+
+    rotation_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    scale: float = 1.0
+    bone: float = 1.0
+    contrast: float = 1.0
+    brightness_hu: float = 0.0
+    gamma: float = 1.0
+    blur_mm: float = 0.0
+    noise_hu: float = 0.0
+    noise_grain_mm: float = 0.0
+    truncation: float = 1.0  # share of slices kept; the last or first kept one then repeats
+    keep_head_end: bool = False  # which end a truncation keeps
+    noise_seed: int = field(default=0, repr=False)
+
+
+def draw_augmentation(rng: np.random.Generator, ranges: Ranges) -> Augmentation:
+    """Draw each change with its own probability, uniformly in its range (factors: uniformly in their log)."""
+
+    def draw(change, default, log=False):
+        probability, (low, high) = change
+        happens, where = rng.random(2)
+        if happens >= probability:
+            return default
+        return float(low * (high / low) ** where if log else low + (high - low) * where)
+
+    return Augmentation(
+        rotation_deg=tuple(draw(ranges.rotation, 0.0) for _ in range(3)),
+        scale=draw(ranges.scale, 1.0, log=True),
+        bone=draw(ranges.bone, 1.0, log=True),
+        contrast=draw(ranges.contrast, 1.0, log=True),
+        brightness_hu=draw(ranges.brightness, 0.0),
+        gamma=draw(ranges.gamma, 1.0, log=True),
+        blur_mm=draw(ranges.blur, 0.0),
+        noise_hu=draw(ranges.noise, 0.0),
+        noise_grain_mm=draw(ranges.noise_grain, 0.0),
+        truncation=draw(ranges.truncation, 1.0),
+        keep_head_end=bool(rng.random() < 0.5),
+        noise_seed=int(rng.integers(2**32)),
+    )
+
+
+def cut_patch(array: np.ndarray, spacing_mm, centre, size, augmentation: Augmentation) -> np.ndarray:
+    """Cut a rotated, scaled patch of ``size`` voxels round index ``centre``, linearly interpolated, float32.
+
+    Outside the array its edge repeats, as at inference (`hipqct.predict`). A scale of 1.1 makes the hip
+    10% larger.
+    """
+    spacing_mm, centre = np.asarray(spacing_mm, float), np.asarray(centre, float)
+    turn = Rotation.from_euler("xyz", augmentation.rotation_deg, degrees=True).as_matrix()
+    matrix = turn * spacing_mm / spacing_mm[:, None] / augmentation.scale
+    middle = (np.asarray(size, float) - 1) / 2
+    offset = centre - matrix @ middle
+    patch = affine_transform(
+        array, matrix, offset, output_shape=tuple(size), output=np.float32, order=1, mode="nearest"
+    )
+    return _truncate(patch, augmentation)
+
+
+def _truncate(patch: np.ndarray, augmentation: Augmentation) -> np.ndarray:
+    """Let the scan end inside the patch: slices beyond the end repeat the last one."""
+    slices = patch.shape[2]
+    kept = max(1, round(slices * augmentation.truncation))
+    if kept == slices:
+        return patch
+    first = slices - kept if augmentation.keep_head_end else 0
+    return patch[:, :, np.clip(np.arange(slices), first, first + kept - 1)]
+
+
+def change_intensity(ct: np.ndarray, spacing_mm, augmentation: Augmentation) -> np.ndarray:
+    """Apply density, contrast, brightness, gamma, blur and noise, in this order, to HU; float32."""
+    a = augmentation
+    ct = ct.astype(np.float32)
+    ct = np.where(ct > BONE_HU, BONE_HU + (ct - BONE_HU) * np.float32(a.bone), ct)
+    ct = SOFT_TISSUE_HU + (ct - SOFT_TISSUE_HU) * np.float32(a.contrast) + np.float32(a.brightness_hu)
+    if a.gamma != 1:
+        low, high = GAMMA_RANGE_HU
+        inside = np.clip(ct, low, high)
+        ct = ct - inside + low + (high - low) * ((inside - low) / (high - low)) ** np.float32(a.gamma)
+    if a.blur_mm:
+        ct = gaussian_filter(ct, a.blur_mm / np.asarray(spacing_mm))
+    if a.noise_hu:
+        ct = ct + draw_noise(ct.shape, spacing_mm, a)
+    return ct.astype(np.float32)
+
+
+def draw_noise(shape, spacing_mm, augmentation: Augmentation) -> np.ndarray:
+    """Gaussian noise of SD ``noise_hu``, correlated in plane over ``noise_grain_mm`` as CT's is; float32."""
+    noise = np.random.default_rng(augmentation.noise_seed).standard_normal(shape, dtype=np.float32)
+    for axis in (0, 1):
+        if augmentation.noise_grain_mm:
+            noise = gaussian_filter1d(
+                noise, augmentation.noise_grain_mm / spacing_mm[axis], axis, mode="wrap"
+            )
+    return noise * np.float32(augmentation.noise_hu / noise.std())

@@ -1,0 +1,85 @@
+"""The V-Net's shape as plain numbers: presets, and what its weights are called and how large they are.
+
+No deep-learning library is needed here, so that a weights file can be checked and run without Keras.
+"""
+
+import numpy as np
+
+from hipqct.errors import ModelError
+
+# arXiv 2006.05513. Its Figure 3 with the layer sizes was not available to us: filters and convolutions are
+# inferred from "8.6 million parameters" (8,601,409 here). Its dropout "probability 0.8" is read as the
+# keep probability of TensorFlow 1, a rate of 0.2.
+PAPER = {
+    "filters": (32, 64, 128, 256),
+    "encoder_convolutions": (1, 2, 3, 3),
+    "decoder_convolutions": (2, 2, 2),
+    "kernel": 3,
+    "batch_norm": False,
+    "dropout": 0.2,
+}
+# The same shape with a quarter of the filters: trains on two CPU cores.
+COMPACT = PAPER | {"filters": (8, 16, 32, 64), "batch_norm": True}
+
+NORM_EPSILON = 1e-3  # Keras' default, part of what the weights mean
+NORM_VECTORS = ("gamma", "beta", "moving_mean", "moving_variance")
+
+
+def weight_shapes(config: dict) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every weight, as ``layer/weight``, in the order of the layers.
+
+    Kernels are stored as Keras does: ``(kx, ky, kz, in, out)``, transposed ones ``(kx, ky, kz, out, in)``.
+
+    Args:
+        config: keys as in `PAPER`; ``filters`` and ``encoder_convolutions`` count from the finest level
+            down, ``decoder_convolutions`` from the coarsest level up.
+
+    Raises:
+        ValueError: the three lists do not fit each other.
+    """
+    filters, cube = tuple(config["filters"]), (config["kernel"],) * 3
+    down, up = config["encoder_convolutions"], config["decoder_convolutions"]
+    if not len(filters) == len(down) == len(up) + 1:
+        raise ValueError(
+            f"encoder_convolutions must be as many as filters and decoder_convolutions one less, "
+            f"got {len(down)} and {len(up)} for {len(filters)} filters"
+        )
+    shapes = {}
+
+    def add(conv, norm, kernel, channels):
+        shapes[f"{conv}/kernel"], shapes[f"{conv}/bias"] = kernel, (channels,)
+        if config["batch_norm"] and norm:
+            shapes.update({f"{norm}/{vector}": (channels,) for vector in NORM_VECTORS})
+
+    def add_convolutions(prefix, entering, channels, repeats):
+        for i in range(repeats):
+            kernel = (*cube, channels if i else entering, channels)
+            add(f"{prefix}_conv{i}", f"{prefix}_norm{i}", kernel, channels)
+
+    for level, (channels, repeats) in enumerate(zip(filters, down, strict=True)):
+        add_convolutions(f"down{level}", filters[level - 1] if level else 1, channels, repeats)
+    for level, repeats in zip(reversed(range(len(up))), up, strict=True):
+        channels = filters[level]
+        add(f"up{level}_transpose", f"up{level}_norm", (*cube, channels, filters[level + 1]), channels)
+        add_convolutions(f"up{level}", 2 * channels, channels, repeats)
+    add("probability", None, (1, 1, 1, filters[0], 1), 1)
+    return shapes
+
+
+def check_weights(weights: dict[str, np.ndarray], config: dict) -> None:
+    """Refuse weights that are not exactly those of this network.
+
+    Raises:
+        ModelError: names the first weight that is missing, unknown or of another shape.
+    """
+    shapes = weight_shapes(config)
+    for name in [*shapes, *weights]:
+        if name not in weights:
+            raise ModelError(f"The weights lack '{name}' of plan.json's network: they are of another model.")
+        if name not in shapes:
+            raise ModelError(f"The weights hold '{name}', which the network in plan.json does not have.")
+        if tuple(weights[name].shape) != shapes[name]:
+            raise ModelError(
+                f"The weight '{name}' has shape {tuple(weights[name].shape)} where plan.json's network has "
+                f"{shapes[name]}: weights and plan are of different models."
+            )

@@ -1,0 +1,67 @@
+"""The V-Net of Zhao et al. (arXiv 2006.05513) in Keras, on one screen.
+
+Three max-pool levels down, three transposed convolutions up, concatenated skips, dropout before the
+sigmoid. The layer sizes are inferred: see `hipqct.network`.
+"""
+
+import keras
+import numpy as np
+from keras import layers
+
+from hipqct.network import NORM_EPSILON, check_weights, weight_shapes
+
+NORM_MOMENTUM = 0.9  # batches are few but large patches: ten steps of memory
+
+
+def build_vnet(config: dict) -> keras.Model:
+    """Build the network for input ``(batch, x, y, z, 1)``; x, y and z may be any multiples of 8.
+
+    Args:
+        config: as `hipqct.network.PAPER`, whose keys are explained at `hipqct.network.weight_shapes`.
+            ``dropout`` is the share of features dropped.
+
+    Returns:
+        A model whose output ``(batch, x, y, z, 1)`` is the probability of femur, float32. With the paper's
+        sizes it has 8,601,409 parameters, with batch normalisation 8,605,377 trainable ones.
+    """
+    weight_shapes(config)  # refuses lists that do not fit each other
+    filters, kernel = config["filters"], config["kernel"]
+
+    def activate(x, norm):
+        if config["batch_norm"]:
+            x = layers.BatchNormalization(momentum=NORM_MOMENTUM, epsilon=NORM_EPSILON, name=norm)(x)
+        return layers.ReLU()(x)
+
+    def convolve(x, channels, repeats, prefix):
+        for i in range(repeats):
+            x = layers.Conv3D(channels, kernel, padding="same", name=f"{prefix}_conv{i}")(x)
+            x = activate(x, f"{prefix}_norm{i}")
+        return x
+
+    x = inputs = keras.Input((None, None, None, 1), name="ct")
+    skips = []
+    for level, (channels, repeats) in enumerate(zip(filters, config["encoder_convolutions"], strict=True)):
+        x = layers.MaxPooling3D(2, name=f"down{level}_pool")(x) if level else x
+        x = convolve(x, channels, repeats, f"down{level}")
+        skips.append(x)
+    for level, repeats in zip(reversed(range(len(filters) - 1)), config["decoder_convolutions"], strict=True):
+        channels, name = filters[level], f"up{level}"
+        x = layers.Conv3DTranspose(channels, kernel, 2, padding="same", name=f"{name}_transpose")(x)
+        x = activate(x, f"{name}_norm")
+        x = layers.Concatenate(name=f"{name}_skip")([skips[level], x])
+        x = convolve(x, channels, repeats, name)
+    x = layers.Dropout(config["dropout"], name="dropout")(x)
+    outputs = layers.Conv3D(1, 1, activation="sigmoid", dtype="float32", name="probability")(x)
+    return keras.Model(inputs, outputs, name="vnet")
+
+
+def get_weights(model: keras.Model) -> dict[str, np.ndarray]:
+    """Every weight of the model by its name in `hipqct.network.weight_shapes`, float32."""
+    return {weight.path: keras.ops.convert_to_numpy(weight).astype(np.float32) for weight in model.weights}
+
+
+def set_weights(model: keras.Model, weights: dict[str, np.ndarray], config: dict) -> None:
+    """Put weights into a model built with ``config``; ModelError when they are another network's."""
+    check_weights(weights, config)
+    for weight in model.weights:
+        weight.assign(np.asarray(weights[weight.path], np.float32))

@@ -1,0 +1,114 @@
+"""Model folders: weights survive, and whatever does not fit is refused with its name."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hipqct.errors import ModelError
+from hipqct.image import Image
+from hipqct.io.models import check_spacing, read_model, read_plan, read_weights, write_model, write_weights
+from hipqct.network import PAPER, weight_shapes
+
+TINY = PAPER | {"filters": [2, 3, 4, 5], "batch_norm": True}
+PLAN = {
+    "name": "tiny",
+    "network": TINY,
+    "side": "left",
+    "pixel_mm": 0.8,
+    "slice_mm": 3.0,
+    "window": [32, 32, 8],
+    "normalisation": {"clip_hu": [-200, 1500]},
+    "training": {},
+}
+
+
+def random_weights(config=TINY):
+    rng = np.random.default_rng(0)
+    return {
+        name: rng.uniform(0.5, 1.5, shape).astype(np.float32) for name, shape in weight_shapes(config).items()
+    }
+
+
+@pytest.fixture
+def model_dir(tmp_path):
+    write_model(tmp_path / "tiny", PLAN, random_weights(), "float16")
+    return tmp_path / "tiny"
+
+
+def test_float32_weights_come_back_exactly(tmp_path):
+    weights = random_weights()
+    write_weights(weights, tmp_path / "w.h5")
+    back = read_weights(tmp_path / "w.h5")
+    assert set(back) == set(weights)
+    assert all(np.array_equal(back[name], weights[name]) for name in weights)
+
+
+def test_float16_rounds_kernels_by_half_a_unit_and_vectors_not_at_all(model_dir):
+    weights, back = random_weights(), read_model(model_dir)[1]
+    for name, weight in weights.items():
+        assert back[name].dtype == np.float32
+        tolerance = 2.0**-11 if name.endswith("/kernel") else 0
+        np.testing.assert_allclose(back[name], weight, rtol=tolerance)
+
+
+def test_same_weights_give_the_same_file(tmp_path):
+    for name in ("a", "b"):
+        write_model(tmp_path / name, PLAN, random_weights(), "float16")
+    assert read_plan(tmp_path / "a") == read_plan(tmp_path / "b")
+
+
+def test_altered_weights_are_refused(model_dir):
+    write_weights(random_weights(), model_dir / "weights.h5")
+    with pytest.raises(ModelError, match=r"weights.h5 is not the file that plan.json names"):
+        read_model(model_dir)
+
+
+def test_missing_weights_are_refused(model_dir):
+    (model_dir / "weights.h5").unlink()
+    with pytest.raises(ModelError, match=r"weights.h5 is missing"):
+        read_model(model_dir)
+
+
+def test_a_file_that_is_no_hdf5_is_refused(tmp_path):
+    (tmp_path / "w.h5").write_text("nothing")
+    with pytest.raises(ModelError, match="cannot be read as weights"):
+        read_weights(tmp_path / "w.h5")
+
+
+def test_a_folder_without_model_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"plan.json cannot be read .*segment/model"):
+        read_plan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"side": "both"}, "side must be left"),
+        ({"normalisation": {"clip_hu": [100, -100]}}, "clip_hu rising"),
+        ({"network": TINY | {"filters": [2, 4]}}, "impossible network"),
+        ({"window": None}, "lacks window"),
+    ],
+)
+def test_an_impossible_plan_is_refused(model_dir, change, message):
+    plan = {key: value for key, value in (read_plan(model_dir) | change).items() if value is not None}
+    (model_dir / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(ModelError, match=message):
+        read_plan(model_dir)
+
+
+def test_weights_of_another_network_are_not_written(tmp_path):
+    with pytest.raises(ModelError, match="lack 'down0_norm0/gamma'"):
+        write_model(tmp_path, PLAN, random_weights(TINY | {"batch_norm": False}))
+
+
+@pytest.mark.parametrize("spacing_mm", [(0.8, 0.8, 3.0), (0.801, 0.799, 3.02)])
+def test_the_plans_spacing_is_accepted(spacing_mm):
+    check_spacing(Image(np.zeros((8, 8, 8)), spacing_mm), PLAN, "roi.h5")
+
+
+@pytest.mark.parametrize("spacing_mm", [(0.9, 0.8, 3.0), (0.8, 0.8, 2.0)])
+def test_another_spacing_is_refused_with_both_numbers(spacing_mm):
+    text = " x ".join(f"{mm:g}" for mm in spacing_mm)
+    with pytest.raises(ModelError, match=rf"roi.h5 has voxels of {text} mm but .* needs 0.8 x 0.8 x 3 mm"):
+        check_spacing(Image(np.zeros((8, 8, 8)), spacing_mm), PLAN, "roi.h5")

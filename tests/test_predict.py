@@ -1,0 +1,114 @@
+"""Sliding windows, normalisation and the choice of the device."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hipqct import predict
+from hipqct.errors import ModelError
+from hipqct.predict import Engine, normalise, predict_probability, select_device, window_starts
+
+PLAN = {"window": [32, 32, 8], "normalisation": {"clip_hu": [-200, 1500]}}
+
+
+def make_engine(function, batch=3) -> Engine:
+    return Engine("test", "cpu", batch, function)
+
+
+def random_ct(shape) -> np.ndarray:
+    return np.random.default_rng(0).integers(-1024, 2000, shape, dtype=np.int16)
+
+
+@pytest.mark.parametrize("slices", [8, 9, 15, 16, 30])
+@pytest.mark.parametrize("step", [1, 3, 8])
+def test_windows_hold_every_slice_and_end_with_the_last(slices, step):
+    starts = window_starts(slices, 8, step)
+    assert set().union(*(range(z, z + 8) for z in starts)) == set(range(slices))
+    assert starts[-1] == slices - 8
+    assert starts == sorted(set(starts))
+
+
+def test_step_1_takes_the_papers_29_windows_of_60_slices():
+    assert len(window_starts(60, 32, 1)) == 29
+
+
+@pytest.mark.parametrize("step", [1, 2, 5, 8])
+@pytest.mark.parametrize("shape", [(32, 32, 21), (32, 32, 8), (32, 32, 3), (30, 17, 11)])
+def test_pointwise_model_gives_the_pointwise_result_whatever_the_windows(shape, step):
+    ct = random_ct(shape)
+    result = predict_probability(make_engine(lambda w: w**2), ct, PLAN, step)
+    np.testing.assert_allclose(result, normalise(ct, PLAN["normalisation"]) ** 2, atol=1e-6)
+    assert result.dtype == np.float32
+
+
+def test_each_slice_is_the_mean_over_the_windows_that_hold_it():
+    calls = iter(range(100))
+    engine = make_engine(lambda w: np.full_like(w, next(calls)), batch=1)
+    result = predict_probability(
+        engine, random_ct((8, 8, 10)), PLAN, 1
+    )  # windows 0, 1, 2 start at slices 0, 1, 2
+    np.testing.assert_allclose(result[0, 0], [0, 0.5, 1, 1, 1, 1, 1, 1, 1.5, 2])
+
+
+def test_windows_are_batched():
+    sizes = []
+    engine = make_engine(lambda w: sizes.append(len(w)) or w, batch=4)
+    predict_probability(engine, random_ct((8, 8, 17)), PLAN, 1)
+    assert sizes == [4, 4, 2]
+
+
+def test_a_thin_stack_is_padded_by_its_own_edge():
+    seen = []
+    predict_probability(make_engine(lambda w: seen.append(w) or w), random_ct((8, 8, 4)), PLAN, 1)
+    window = seen[0][0]
+    assert window.shape == (8, 8, 8)
+    np.testing.assert_array_equal(window[..., :2], window[..., 2:3].repeat(2, -1))
+    np.testing.assert_array_equal(window[..., 6:], window[..., 5:6].repeat(2, -1))
+
+
+def test_normalisation_clips_and_scales():
+    hu = np.array([-1024, -200, 650, 1500, 3000], np.int16)
+    np.testing.assert_allclose(normalise(hu, PLAN["normalisation"]), [0, 0, 0.5, 1, 1])
+
+
+def test_gpu_on_a_machine_without_one_is_refused(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    with pytest.raises(ModelError, match=r"no GPU can be seen by TensorFlow: .* set segment/device to cpu"):
+        select_device("gpu")
+
+
+def test_auto_takes_the_cpu_where_no_gpu_is_visible(monkeypatch, caplog):
+    monkeypatch.setattr(predict, "gpu_is_visible", lambda: False)
+    with caplog.at_level("INFO"):
+        assert select_device("auto") == "cpu"
+    assert "Device: CPU" in caplog.text
+
+
+def test_auto_never_falls_back_from_a_gpu_that_tensorflow_cannot_use(monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setattr(predict, "gpu_is_visible", lambda: True)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    with pytest.raises(ModelError, match="GPU of this machine cannot be used by TensorFlow"):
+        select_device("auto")
+
+
+def test_unknown_device_is_a_programming_error():
+    with pytest.raises(ValueError, match="auto, cpu or gpu"):
+        select_device("tpu")
+
+
+def test_hidden_cards_are_not_visible(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not predict.gpu_is_visible()
+
+
+def test_segmentation_on_the_cpu_never_loads_tensorflow():
+    code = (
+        "import sys, hipqct.steps.segmentation, hipqct.predict, hipqct.vnet_openvino\n"
+        "hipqct.predict.select_device('cpu')\n"
+        "raise SystemExit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,95 @@
+"""The network: its size, its weights' names, and that both engines compute the same."""
+
+import numpy as np
+import pytest
+
+from hipqct.errors import ModelError
+from hipqct.network import COMPACT, PAPER, check_weights, weight_shapes
+
+TINY = PAPER | {"filters": (2, 3, 4, 5)}
+
+
+def random_weights(config: dict, seed: int = 0) -> dict[str, np.ndarray]:
+    """Weights of trained size: kernels that keep the variance, vectors near where training starts."""
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for name, shape in weight_shapes(config).items():
+        if name.endswith("/kernel"):
+            inputs = min(shape[3], shape[4]) * np.prod(shape[:3])
+            weights[name] = rng.normal(0, np.sqrt(2 / inputs), shape).astype(np.float32)
+        elif name.endswith(("/gamma", "/moving_variance")):
+            weights[name] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
+        else:
+            weights[name] = rng.normal(0, 0.1, shape).astype(np.float32)
+    return weights
+
+
+def count(weights) -> int:
+    return sum(int(np.prod(w.shape)) for w in weights)
+
+
+def test_paper_network_has_its_8_6_million_parameters():
+    from hipqct.vnet import build_vnet
+
+    assert build_vnet(PAPER).count_params() == 8_601_409
+    assert sum(np.prod(shape) for shape in weight_shapes(PAPER).values()) == 8_601_409
+
+
+def test_batch_norm_adds_two_trainable_vectors_per_layer():
+    from hipqct.vnet import build_vnet
+
+    model = build_vnet(PAPER | {"batch_norm": True})
+    assert count(model.trainable_weights) == 8_605_377
+
+
+@pytest.mark.parametrize("config", [TINY, TINY | {"batch_norm": True}, COMPACT])
+def test_names_and_shapes_of_weights_are_those_of_keras(config):
+    from hipqct.vnet import build_vnet, get_weights
+
+    found = {name: weight.shape for name, weight in get_weights(build_vnet(config)).items()}
+    assert found == weight_shapes(config)
+
+
+@pytest.mark.parametrize("config", [TINY, TINY | {"batch_norm": True, "kernel": 5}])
+def test_openvino_and_tensorflow_compute_the_same_on_any_size(config):
+    from hipqct.predict import openvino_engine, tensorflow_engine
+
+    weights = random_weights(config)
+    first, second = tensorflow_engine(config, weights, 1), openvino_engine(config, weights, 1)
+    for shape in ((2, 16, 24, 8), (1, 32, 32, 16)):
+        windows = np.random.default_rng(1).random(shape, dtype=np.float32)
+        a, b = first.predict_windows(windows), second.predict_windows(windows)
+        assert a.shape == b.shape == shape
+        assert a.std() > 0.01
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_output_is_a_probability_at_full_resolution():
+    from hipqct.vnet import build_vnet
+
+    output = build_vnet(TINY)(np.random.default_rng(0).normal(size=(1, 16, 8, 24, 1)).astype(np.float32))
+    assert tuple(output.shape) == (1, 16, 8, 24, 1)
+    assert 0 <= float(np.min(output)) <= float(np.max(output)) <= 1
+
+
+def test_lists_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="one less, got 4 and 3 for 3 filters"):
+        weight_shapes(PAPER | {"filters": (2, 4, 8)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("down1_conv0/bias"), "lack 'down1_conv0/bias'"),
+        (lambda w: w.update(extra=np.zeros(3)), "hold 'extra'"),
+        (
+            lambda w: w.update({"probability/kernel": np.zeros((1, 1, 1, 9, 1))}),
+            "shape .*1, 1, 1, 9, 1.*where",
+        ),
+    ],
+)
+def test_weights_of_another_network_are_refused_by_name(change, message):
+    weights = random_weights(TINY)
+    change(weights)
+    with pytest.raises(ModelError, match=message):
+        check_weights(weights, TINY)
