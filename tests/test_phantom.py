@@ -33,7 +33,7 @@ def ball(radius_mm: float) -> Bone:
     def distance_mm(points_mm):
         return np.sqrt((points_mm**2).sum(axis=0)) - np.float32(radius_mm)
 
-    def density(points_mm):
+    def density(points_mm, depth_mm):
         return np.float32(1.0), 1000.0, 200.0
 
     return Bone("ball", distance_mm, density)

@@ -22,8 +22,8 @@ RAMP = 0.5
 class Bone:
     """A bone in the world: functions of points ``(3, n)`` in LPS mm.
 
-    ``distance_mm`` to the outer surface (negative inside); ``density`` gives cortex thickness (mm), cortical
-    and trabecular density (mg/cm3) for the same points.
+    ``distance_mm`` to the outer surface (negative inside); ``density`` of points and their depths (mm) gives
+    cortex thickness (mm), cortical and trabecular density (mg/cm3).
     """
 
     name: str
@@ -85,7 +85,7 @@ def paint_bone(ct: Image, bone: Bone, scan) -> np.ndarray:
         fraction = np.zeros(distance.shape, dtype=np.float32)
         density = np.zeros(distance.shape, dtype=np.float32)
         fraction[inside] = shapes.occupancy(distance[inside], ct.spacing_mm[0])
-        thickness, cortical, trabecular = bone.density(points[:, inside])
+        thickness, cortical, trabecular = bone.density(points[:, inside], -distance[inside])
         marrow = shapes.occupancy(distance[inside] + thickness, ct.spacing_mm[0])
         density[inside] = cortical * (fraction[inside] - marrow) + trabecular * marrow
         fraction_voxel = _voxel_mean(fraction.reshape(shape), steps)

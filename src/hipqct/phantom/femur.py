@@ -43,7 +43,7 @@ class FemurShape:
     trochanter_scale: float = 1.0
     lesser_trochanter_mm: float = 8.0
     fovea_depth_mm: float = 1.8
-    shell_mm: float = 1.0
+    shell_mm: float = 0.85
     calcar_mm: float = 3.6
     shaft_cortex_mm: float = 6.0
     cortical_mg_cm3: float = 1120.0
@@ -54,7 +54,9 @@ class FemurShape:
     compressive_mg_cm3: float = 130.0
     tensile_mg_cm3: float = 60.0
     ward_mg_cm3: float = 60.0
-    texture_mg_cm3: float = 38.0
+    texture_mg_cm3: float = 55.0
+    endosteal_mg_cm3: float = 380.0
+    endosteal_mm: float = 2.2
 
     @property
     def scale(self) -> float:
@@ -154,7 +156,7 @@ def _trochanters(points_mm: np.ndarray, shape: FemurShape) -> list:
         shapes.cone(points_mm, at(8, 5, 16), at(4, 12, 30 + tip), 11 * g, 7 * g),
         shapes.cone(points_mm, at(3, 13, 27 + tip), at(-5, 15, 16), 5.5 * g, 5.5 * g),
         shapes.cone(points_mm, at(-4, 14, 14), at(-11, 11, -28), 5.5 * k, 6 * k),
-        shapes.cone(points_mm, at(-6, 6, -31), at(-10 - 3 * small, 10 + 5 * small, -35), 10 * k, 6 * k),
+        shapes.cone(points_mm, at(-7, 7, -28), at(-11 - 4 * small, 10 + 7 * small, -34), 11 * k, 6.5 * k),
     ]
 
 
@@ -179,19 +181,31 @@ def cortex_thickness(points_mm: np.ndarray, shape: FemurShape) -> np.ndarray:
     """Thickness (mm) of the cortex near each point: thin shell at the head, calcar, thick shaft."""
     c = _coordinates(points_mm, shape)
     height = c["up"] / np.float32(shape.scale)
-    shaft = np.interp(height, (-100, -70, -45, -20, 5), (1.0, 0.86, 0.55, 0.3, 0.0)).astype(np.float32)
+    shaft = np.interp(height, (-100, -70, -45, -20, 5), (1.0, 0.86, 0.6, 0.38, 0.14)).astype(np.float32)
     medial = 1 + np.float32(0.18) * shapes.sigmoid((-c["side"] - 4) / 3) * shapes.sigmoid((height + 80) / 10)
     lower = shapes.sigmoid((-c["superior"] / np.float32(shape.head_radius_mm) - 0.35) * 9)
     in_neck = shapes.sigmoid((c["along"] - 0.38) * 16) * shapes.sigmoid((1.15 - c["along"]) * 8)
-    neck_shell = np.float32(shape.shell_mm) * (1 + np.float32(0.5) * in_neck)
+    neck_shell = np.float32(shape.shell_mm) * (1 + np.float32(0.6) * in_neck)
     calcar = np.float32(shape.calcar_mm) * lower * in_neck
     return np.maximum(np.maximum(neck_shell, calcar), np.float32(shape.shaft_cortex_mm) * shaft * medial)
 
 
 def cortical_density(thickness_mm: np.ndarray, shape: FemurShape) -> np.ndarray:
     """Density (mg/cm3) of the cortex: thin shells are porous and patchy, thick ones compact."""
-    compact = np.clip((thickness_mm - 0.6) / np.float32(3.0), 0, 1)
-    return shape.cortical_mg_cm3 * (np.float32(0.45) + np.float32(0.55) * compact)
+    compact = np.clip((thickness_mm - 0.6) / np.float32(2.4), 0, 1)
+    return shape.cortical_mg_cm3 * (np.float32(0.28) + np.float32(0.72) * compact)
+
+
+def endosteal_density(below_mm: np.ndarray, thickness_mm: np.ndarray, shape: FemurShape) -> np.ndarray:
+    """Extra density (mg/cm3) of the dense trabeculae under the cortex, fading over a few mm inward.
+
+    ``below_mm`` is the depth under the cortex's inner surface; the zone is strong under thick cortices that
+    turn into trabeculae (calcar, trochanters) and weak under the head's shell.
+    """
+    strength = np.float32(shape.endosteal_mg_cm3) * np.clip(
+        (thickness_mm - np.float32(0.7)) / np.float32(2.0), 0.05, 1.0
+    )
+    return strength * np.exp(-np.maximum(below_mm, 0) / np.float32(shape.endosteal_mm))
 
 
 def _distance_to_line(points_mm: np.ndarray, start_mm, end_mm) -> np.ndarray:

@@ -38,8 +38,8 @@ class Pose:
 
     shift_mm: tuple = (0.0, 0.0)
     turn_deg: tuple = (0.0, 0.0, 0.0)
-    left_leg_deg: tuple = (0.0, -6.0, 0.0)
-    right_leg_deg: tuple = (0.0, -6.0, 0.0)
+    left_leg_deg: tuple = (0.0, 5.0, 0.0)
+    right_leg_deg: tuple = (0.0, 5.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -91,18 +91,20 @@ def _anatomy(rng, sex: str, age: float) -> dict:
         "trochanter_scale": np.clip(rng.normal(1, 0.06), 0.85, 1.15),
         "lesser_trochanter_mm": np.clip(rng.normal(8, 1.5), 4, 12),
         "fovea_depth_mm": rng.uniform(1.0, 3.0),
-        "shell_mm": np.clip(rng.normal(1.0, 0.15), 0.6, 1.5),
+        "shell_mm": np.clip(rng.normal(0.85, 0.17), 0.5, 1.4),
         "calcar_mm": np.clip(draw(3.2, 3.8, 0.6) * thinning, 1.6, 6.0),
-        "shaft_cortex_mm": np.clip(draw(5.8, 6.6, 0.9, 0.2) * thinning, 2.6, 9.0),
+        "shaft_cortex_mm": np.clip(draw(6.0, 7.0, 0.9, 0.2) * thinning, 2.6, 9.0),
         "cortical_mg_cm3": np.clip(rng.normal(1110, 55) - 12 * max(age - 50, 0) / 10, 900, 1260),
         "head_mg_cm3": draw(215, 225, 20) * quality,
-        "neck_mg_cm3": draw(110, 115, 20) * quality,
-        "trochanter_mg_cm3": draw(95, 100, 18) * quality,
+        "neck_mg_cm3": draw(118, 124, 22) * quality,
+        "trochanter_mg_cm3": draw(112, 118, 22) * quality,
         "marrow_mg_cm3": rng.normal(-48, 12) + 60 * max(0.0, rng.normal(0, 0.4)),
-        "compressive_mg_cm3": draw(135, 145, 25) * quality,
+        "compressive_mg_cm3": draw(165, 175, 35) * quality,
         "tensile_mg_cm3": draw(65, 70, 15) * quality,
-        "ward_mg_cm3": rng.uniform(30, 80) + 20 * (1 - loss),
-        "texture_mg_cm3": rng.uniform(22, 50),
+        "ward_mg_cm3": rng.uniform(40, 110) + 20 * (1 - loss),
+        "texture_mg_cm3": rng.uniform(20, 60),
+        "endosteal_mg_cm3": rng.uniform(200, 550),
+        "endosteal_mm": rng.uniform(1.5, 4.0),
     }
 
 
@@ -137,20 +139,25 @@ def _pelvis(rng, sex: str, common: dict) -> PelvisShape:
         roof_mm=float(np.clip(rng.normal(3.0, 0.6), 1.5, 5)),
         cortical_mg_cm3=float(rng.normal(930, 60)),
         trabecular_mg_cm3=float(140 * density * np.exp(rng.normal(0, 0.15))),
-        roof_mg_cm3=float(np.clip(rng.normal(400, 80), 150, 650)),
+        roof_mg_cm3=float(np.clip(rng.normal(320, 90), 100, 600)),
         sacrum_mg_cm3=float(100 * density * np.exp(rng.normal(0, 0.15))),
-        texture_mg_cm3=float(rng.uniform(25, 55)),
+        texture_mg_cm3=float(rng.uniform(25, 65)),
+        endosteal_mg_cm3=float(rng.uniform(30, 260)),
+        jitter_mm=float(rng.uniform(0.6, 2.2)),
     )
 
 
-def _soft(rng, sex: str) -> SoftTissue:
+def _soft(rng, sex: str, age: float, trochanter_mm: float) -> SoftTissue:
     woman = sex == "F"
     obesity = np.clip(rng.normal(0, 1), -1.8, 2.5)
+    subcutaneous_mm = np.clip((32 if woman else 20) + 11 * obesity, 5, 75)
+    muscle_mm = np.clip(rng.normal(24, 5), 12, 40)
     return SoftTissue(
-        half_width_mm=float((182 if woman else 180) + 15 * obesity + rng.normal(0, 5)),
+        half_width_mm=float(trochanter_mm + muscle_mm + subcutaneous_mm),
         half_depth_mm=float(108 + 12 * obesity + rng.normal(0, 5)),
-        subcutaneous_mm=float(np.clip((32 if woman else 20) + 11 * obesity, 5, 75)),
-        fat_plane_mm=float(rng.uniform(1.0, 4.0)),
+        subcutaneous_mm=float(subcutaneous_mm),
+        fat_plane_mm=float(rng.uniform(1.0, 3.5)),
+        marbling=float(rng.uniform(0.0, 1.0) * np.clip(age / 60, 0.3, 1.3)),
         muscle_hu=float(rng.normal(54, 6)),
         fat_hu=float(rng.normal(-104, 5)),
         skin_hu=float(rng.normal(10, 20)),
@@ -166,21 +173,21 @@ def _pose(rng) -> Pose:
     return Pose(
         shift_mm=tuple(float(v) for v in rng.normal(0, (12, 8))),
         turn_deg=tuple(float(v) for v in rng.normal(0, tilted, size=3)),
-        left_leg_deg=(float(rng.normal(2, 4)), float(rng.normal(-6, 3)), float(rng.normal(6, 10))),
-        right_leg_deg=(float(rng.normal(2, 4)), float(rng.normal(-6, 3)), float(rng.normal(6, 10))),
+        left_leg_deg=(float(rng.normal(2, 4)), float(rng.normal(4.5, 3)), float(rng.normal(6, 10))),
+        right_leg_deg=(float(rng.normal(2, 4)), float(rng.normal(4.5, 3)), float(rng.normal(6, 10))),
     )
 
 
 def _scanner(rng, head_radius_mm: float) -> Scanner:
     short_top, short_end = rng.random() < 0.06, rng.random() < 0.15
-    slope = rng.normal(0.80, 0.03)
+    slope = np.clip(rng.normal(0.80, 0.03), 0.7, 0.9)
     return Scanner(
         pixel_mm=float(rng.uniform(0.742, 0.977)),
         slice_mm=2.0,
         top_mm=float(head_radius_mm + (rng.uniform(-12, 3) if short_top else rng.uniform(6, 40))),
         bottom_mm=float(rng.uniform(48, 75) if short_end else rng.uniform(75, 140)),
-        blur_sigma_mm=float(rng.uniform(0.5, 0.85)),
-        noise_sd_hu=float(np.exp(rng.uniform(np.log(7), np.log(28)))),
+        blur_sigma_mm=float(rng.uniform(0.5, 1.0)),
+        noise_sd_hu=float(np.exp(rng.uniform(np.log(4.5), np.log(26)))),
         slope=float(slope),
         intercept=float(rng.normal(-2, 4)),
         rods=bool(rng.random() < 0.8),
@@ -206,14 +213,16 @@ def sample_parameters(
     drawn_sex, drawn_age = SEXES[int(rng.integers(2))], int(rng.integers(YOUNGEST, OLDEST + 1))
     sex, age = sex or drawn_sex, drawn_age if age is None else int(age)
     common = _anatomy(rng, sex, age)
+    left, right, hips = _side(rng, common), _side(rng, common), _pelvis(rng, sex, common)
+    trochanter_mm = hips.half_width_mm + common["offset_mm"] + 14.0
     parameters = PhantomParameters(
         seed=int(seed),
         sex=sex,
         age=age,
-        left=_side(rng, common),
-        right=_side(rng, common),
-        pelvis=_pelvis(rng, sex, common),
-        soft=_soft(rng, sex),
+        left=left,
+        right=right,
+        pelvis=hips,
+        soft=_soft(rng, sex, age, trochanter_mm),
         pose=_pose(rng),
         scanner=_scanner(rng, float(common["head_radius_mm"])),
         deformation_mm=float(rng.uniform(0.6, 2.2)),

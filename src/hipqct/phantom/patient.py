@@ -19,7 +19,7 @@ def texture_block(rng) -> np.ndarray:
     fine = ndimage.gaussian_filter(white, (0.8, 0.8, 1.8), mode="wrap")
     coarse = ndimage.gaussian_filter(white[::-1], (2.5, 2.5, 4.0), mode="wrap")
     fine, coarse = fine / fine.std(), coarse / coarse.std()
-    return (0.75 * fine + 0.66 * coarse).astype(np.float32)
+    return (0.92 * fine + 0.4 * coarse).astype(np.float32)
 
 
 def sample_texture(block: np.ndarray, points_mm: np.ndarray) -> np.ndarray:
@@ -38,6 +38,7 @@ class Patient:
         self.half_width_mm = parameters.pelvis.half_width_mm
         self.bend = {side: shapes.WaveField(rng, 3, 55, 160) for side in SIDE}
         self.bend_sacrum = shapes.WaveField(rng, 3, 55, 160)
+        self.hip_solids = {side: pelvis.hip_solids(parameters.pelvis, rng) for side in SIDE}
         self.rough = {side: shapes.WaveField(rng, 1, 12, 35, waves=8) for side in SIDE}
 
     def to_patient(self, points_mm: np.ndarray) -> np.ndarray:
@@ -68,12 +69,13 @@ class Patient:
             away = shapes.sigmoid(shapes.sphere(local, (0, 0, 0), shape.head_radius_mm + 4) / 3)
             return femur.periosteal_distance(local, shape) + self.rough[side](local)[0] * rough_mm * away
 
-        def density(points_mm):
+        def density(points_mm, depth_mm):
             local = self._to_femur(points_mm, side)
             grain = sample_texture(block, local)
-            trabecular = femur.trabecular_density(local, shape)
-            spread = np.float32(shape.texture_mg_cm3) * np.clip((trabecular + 60) / 150, 0.1, 1.6)
             thickness = femur.cortex_thickness(local, shape)
+            trabecular = femur.trabecular_density(local, shape)
+            spread = np.float32(shape.texture_mg_cm3) * np.clip((trabecular + 60) / 150, 0.1, 1.8)
+            trabecular = trabecular + femur.endosteal_density(depth_mm - thickness, thickness, shape)
             cortical = femur.cortical_density(thickness, shape) * (1 + np.float32(0.03) * grain)
             uneven = 1 + grain * np.minimum(np.float32(0.3), np.float32(0.35) / thickness)
             return thickness * uneven, cortical, trabecular + spread * grain
@@ -87,14 +89,16 @@ class Patient:
 
         def hip(side):
             def distance_mm(points_mm):
-                return pelvis.hip_distance(self._to_hip(points_mm, side), shape)
+                return pelvis.hip_distance(self._to_hip(points_mm, side), shape, self.hip_solids[side])
 
-            def density(points_mm):
+            def density(points_mm, depth_mm):
                 local = self._to_hip(points_mm, side)
                 grain = sample_texture(block, local)
-                thickness = pelvis.hip_cortex(local, shape) * (1 + np.float32(0.2) * grain)
+                thickness = pelvis.hip_cortex(local, shape) * (1 + np.float32(0.25) * grain)
                 trabecular = pelvis.hip_density(local, shape) + np.float32(shape.texture_mg_cm3) * grain
-                return thickness, shape.cortical_mg_cm3, trabecular
+                fading = np.exp(-np.maximum(depth_mm - thickness, 0) / np.float32(2.5))
+                trabecular = trabecular + np.float32(shape.endosteal_mg_cm3) * fading
+                return thickness, shape.cortical_mg_cm3 * (1 + np.float32(0.05) * grain), trabecular
 
             return Bone(f"{side} hip bone", distance_mm, density)
 
@@ -103,7 +107,7 @@ class Patient:
             local = local + self.bend_sacrum(local) * np.float32(self.parameters.deformation_mm)
             return pelvis.sacrum_distance(local, shape)
 
-        def sacrum_density(points_mm):
+        def sacrum_density(points_mm, depth_mm):
             grain = sample_texture(block, self.to_patient(points_mm))
             thickness = shape.cortex_mm * (np.float32(0.8) + np.float32(0.2) * grain)
             return thickness, 0.85 * shape.cortical_mg_cm3, shape.sacrum_mg_cm3 + shape.texture_mg_cm3 * grain

@@ -6,6 +6,7 @@ head of 24 mm radius and scale with ``PelvisShape.scale``. Simplified solids, no
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -29,6 +30,8 @@ class PelvisShape:
     roof_mg_cm3: float = 420.0
     sacrum_mg_cm3: float = 110.0
     texture_mg_cm3: float = 40.0
+    endosteal_mg_cm3: float = 200.0
+    jitter_mm: float = 1.2
 
     @property
     def scale(self) -> float:
@@ -53,75 +56,101 @@ def _cup(points_mm: np.ndarray, shape: PelvisShape) -> np.ndarray:
     """Shell of the acetabulum, thick at the roof and thin at the medial wall, with the notch below."""
     outward = shapes.dot(points_mm, shape.opening)
     radius = shapes.sphere(points_mm, (0, 0, 0), 0)
-    roof = shapes.sigmoid((points_mm[2] - points_mm[1] * np.float32(-0.3)) / np.float32(8) - 1)
-    thickness = np.float32(shape.wall_mm * 0.7) + np.float32(shape.wall_mm) * roof
+    roof = shapes.sigmoid((points_mm[2] + np.float32(0.3) * points_mm[1]) / np.float32(8) - 1)
+    thickness = np.float32(shape.wall_mm * 0.75) + np.float32(shape.wall_mm) * roof
     shell = radius - np.float32(shape.socket_radius_mm) - thickness
     shell = -shapes.smooth_union(-shell, np.float32(4.0 * shape.scale) - outward, 5.0)
     r = shape.socket_radius_mm
-    notch = shapes.cone(
-        points_mm, (-0.5 * r, -0.15 * r, -0.75 * r), (-0.4 * r, -0.2 * r, -1.6 * r), 0.36 * r, 0.4 * r
-    )
-    return shapes.smooth_cut(shell, notch, 4.0)
+    low, lower = (-0.5 * r, -0.15 * r, -0.75 * r), (-0.4 * r, -0.2 * r, -1.6 * r)
+    return shapes.smooth_cut(shell, shapes.cone(points_mm, low, lower, 0.36 * r, 0.4 * r), 4.0)
 
 
-def _ilium(points_mm: np.ndarray, shape: PelvisShape) -> list:
-    k = shape.scale
+# Cones of the left hip bone for a head of 24 mm radius: start, end (mm from its centre), both radii.
+HIP_CONES = {
+    "body of ilium": ((-13, 5, 30), (-2, 5, 50), 17, 12),
+    "wing above": ((-2, 5, 48), (18, 8, 90), 11, 7),
+    "roof": ((-4, 2, 31), (9, 2, 30), 9, 7),
+    "anterior inferior spine": ((-12, -14, 26), (4, -27, 32), 10, 5),
+    "anterior border": ((3, -25, 34), (20, -32, 62), 5, 6),
+    "greater sciatic notch": ((-18, 22, 30), (-20, 44, 40), 11, 9),
+    "behind the socket": ((-17, 22, 24), (-25, 37, 8), 11, 9),
+    "posterior column": ((-25, 37, 8), (-27, 37, -12), 9, 10),
+    "posterior wall": ((-18, 27, 10), (3, 29, 3), 8, 5),
+    "posterior wall low": ((-20, 28, -4), (-4, 28, -8), 8, 5),
+    "ischium": ((-27, 32, -12), (-27, 28, -36), 11, 12),
+    "ischium front": ((-26, 18, -14), (-24, 16, -32), 9, 8),
+    "tuberosity": ((-27, 40, -30), (-31, 38, -58), 11, 12),
+    "ischial spine": ((-33, 42, 4), (-42, 50, -5), 4, 2.5),
+    "anterior column": ((-18, -16, 16), (-34, -23, 4), 10, 9),
+    "anterior wall": ((-16, -24, 12), (-4, -26, 12), 6, 4),
+    "superior ramus": ((-34, -23, 4), (-56, -28, -2), 9, 7.5),
+}
+# The same near the symphysis; a positive x is the distance from the middle of the body.
+PUBIC_CONES = {
+    "ramus to body": ((-56, -28, -2), (14, -36, -16), 7.5, 8.5),
+    "body of pubis": ((8, -35, -16), (8, -27, -38), 8, 7),
+    "inferior ramus": ((9, -26, -40), (42, 14, -66), 6, 6),
+    "ramus of ischium": ((42, 14, -66), (58, 34, -58), 6.5, 11),
+}
+HIP_PLATES = {
+    "wing front": (((18, -30, 58), (-16, 48, 44), (60, -10, 130)), 5.0),
+    "wing back": (((-16, 48, 44), (60, -10, 130), (-20, 75, 120)), 5.0),
+    "neck of ilium": (((0, -14, 38), (-16, 42, 36), (18, -25, 60)), 9.0),
+    "medial wall": (((-29, -14, 22), (-29, 36, 20), (-29, 18, -18)), 3.0),
+}
 
-    def cone(start, end, start_radius, end_radius):
-        return shapes.cone(
-            points_mm, k * np.array(start), k * np.array(end), k * start_radius, k * end_radius
+
+def hip_solids(shape: PelvisShape, rng) -> list:
+    """The hip bone's solids as functions of points, each shifted and scaled a little at random."""
+    k, middle = shape.scale, -shape.half_width_mm / shape.scale
+    solids = []
+
+    def near(point):
+        return k * (np.asarray(point, dtype=float) + rng.normal(0, shape.jitter_mm, size=3))
+
+    def size(radius):
+        return k * radius * np.exp(rng.normal(0, shape.jitter_mm * 0.05))
+
+    for start, end, start_radius, end_radius in HIP_CONES.values():
+        solids.append(
+            partial(
+                shapes.cone,
+                start_mm=near(start),
+                end_mm=near(end),
+                start_radius_mm=size(start_radius),
+                end_radius_mm=size(end_radius),
+            )
         )
-
-    def plate(corners, radius):
-        return shapes.triangle(points_mm, k * np.array(corners, dtype=float), k * radius)
-
-    return [
-        cone((-11, 4, 26), (-2, 4, 46), 17, 11),
-        cone((-2, 4, 44), (22, 10, 90), 10, 6),
-        cone((-10, -10, 24), (6, -24, 33), 9, 5),
-        cone((4, -22, 34), (20, -30, 62), 5, 6),
-        cone((-16, 22, 24), (-20, 44, 38), 9, 8),
-        plate([(18, -30, 58), (-16, 48, 44), (60, -10, 130)], 5.0),
-        plate([(-16, 48, 44), (60, -10, 130), (-20, 75, 120)], 5.0),
-        plate([(0, -12, 38), (-16, 44, 36), (20, -25, 60)], 8.0),
-    ]
-
-
-def _pubis_and_ischium(points_mm: np.ndarray, shape: PelvisShape) -> list:
-    k = shape.scale
-    middle = (shape.half_width_mm - 5.5) / k
-
-    def cone(start, end, start_radius, end_radius):
-        return shapes.cone(
-            points_mm, k * np.array(start), k * np.array(end), k * start_radius, k * end_radius
+    for start, end, start_radius, end_radius in PUBIC_CONES.values():
+        start, end = (_from_middle(p, middle) for p in (start, end))
+        solids.append(
+            partial(
+                shapes.cone,
+                start_mm=near(start),
+                end_mm=near(end),
+                start_radius_mm=size(start_radius),
+                end_radius_mm=size(end_radius),
+            )
         )
-
-    return [
-        cone((-24, -16, 10), (-48, -27, 2), 10, 7.5),
-        cone((-48, -27, 2), (-middle + 8, -36, -16), 7.5, 8),
-        cone((-middle + 6, -35, -16), (-middle + 6, -26, -40), 7, 6),
-        cone((-middle + 7, -26, -42), (-46, 16, -66), 5.5, 6),
-        cone((-46, 16, -66), (-31, 34, -58), 6, 10),
-        cone((-20, 40, 30), (-27, 38, 8), 8, 8),
-        cone((-27, 38, 8), (-28, 34, -16), 8, 9),
-        cone((-24, 18, -14), (-26, 28, -36), 10, 11),
-        cone((-28, 34, -34), (-30, 38, -56), 12, 11),
-        cone((-33, 42, 4), (-40, 48, -4), 4, 2.5),
-        shapes.triangle(
-            points_mm, k * np.array([(-29, -14, 22), (-29, 36, 20), (-29, 18, -18)], dtype=float), 2.6 * k
-        ),
-    ]
+    for corners, radius in HIP_PLATES.values():
+        solids.append(partial(shapes.triangle, corners_mm=[near(c) for c in corners], radius_mm=size(radius)))
+    return solids
 
 
-def hip_distance(points_mm: np.ndarray, shape: PelvisShape) -> np.ndarray:
+def _from_middle(point, middle: float):
+    """A pubic point: a positive x is the distance from the symphysis."""
+    return point if point[0] < 0 else (middle + point[0], point[1], point[2])
+
+
+def hip_distance(points_mm: np.ndarray, shape: PelvisShape, solids: list) -> np.ndarray:
     """Signed distance (mm) to the surface of the hip bone, socket cut out; points ``(3, ...)``."""
-    solids = _ilium(points_mm, shape) + _pubis_and_ischium(points_mm, shape)
-    bone = shapes.union_all([_cup(points_mm, shape), *solids], 7.0 * shape.scale)
-    socket = shapes.sphere(points_mm, (0, 0, 0), shape.socket_radius_mm)
-    doorway = shapes.cone(
-        points_mm, (0, 0, 0), 60 * shape.opening, 0.8 * shape.socket_radius_mm, 1.1 * shape.socket_radius_mm
-    )
-    return shapes.smooth_cut(shapes.smooth_cut(bone, socket, 1.0), doorway, 3.0)
+    bone = shapes.union_all([_cup(points_mm, shape), *(s(points_mm) for s in solids)], 8.0 * shape.scale)
+    r = shape.socket_radius_mm
+    socket = shapes.sphere(points_mm, (0, 0, 0), r)
+    doorway = shapes.cone(points_mm, (0, 0, 0), 60 * shape.opening, 0.8 * r, 1.1 * r)
+    bone = shapes.smooth_cut(shapes.smooth_cut(bone, socket, 1.0), doorway, 3.0)
+    gap = np.float32(2.0 - shape.half_width_mm) - points_mm[0]
+    return -shapes.smooth_union(-bone, -gap, 3.0)
 
 
 def hip_cortex(points_mm: np.ndarray, shape: PelvisShape) -> np.ndarray:
@@ -135,9 +164,9 @@ def hip_density(points_mm: np.ndarray, shape: PelvisShape) -> np.ndarray:
     """Trabecular density (mg/cm3): a dense dome above the head, fading with distance."""
     radius = shapes.sphere(points_mm, (0, 0, 0), 0)
     beyond = np.maximum(radius - shape.socket_radius_mm, 0)
-    dome = shapes.sigmoid(points_mm[2] / 6 - 1.5) * np.exp(-beyond / np.float32(9))
+    dome = shapes.sigmoid(points_mm[2] / 6 - 1.5) * np.exp(-beyond / np.float32(7))
     far = np.exp(-beyond / np.float32(60))
-    base = shape.trabecular_mg_cm3 * (np.float32(0.4) + np.float32(0.6) * far)
+    base = shape.trabecular_mg_cm3 * (np.float32(0.35) + np.float32(0.5) * far)
     return base + shape.roof_mg_cm3 * dome
 
 
@@ -145,11 +174,11 @@ def sacrum_distance(points_mm: np.ndarray, shape: PelvisShape) -> np.ndarray:
     """Signed distance (mm) to sacrum and coccyx, in the frame midway between the heads."""
     k = shape.scale
     x, y, z = points_mm
-    flat = np.stack([x * np.float32(0.5), y, z])
+    flat = np.stack([x * np.float32(0.36), y, z])
     body = [
-        shapes.cone(flat, k * np.array([0, 52, 120.0]), k * np.array([0, 78, 70.0]), 22 * k, 13 * k),
-        shapes.cone(flat, k * np.array([0, 78, 70.0]), k * np.array([0, 84, 34.0]), 12 * k, 8 * k),
-        shapes.cone(points_mm, k * np.array([0, 86, 34.0]), k * np.array([0, 82, 12.0]), 8 * k, 6 * k),
+        shapes.cone(flat, k * np.array([0, 52, 120.0]), k * np.array([0, 76, 70.0]), 20 * k, 13 * k),
+        shapes.cone(flat, k * np.array([0, 76, 70.0]), k * np.array([0, 84, 32.0]), 12 * k, 9 * k),
+        shapes.cone(flat, k * np.array([0, 85, 30.0]), k * np.array([0, 82, 14.0]), 7.5 * k, 5 * k),
         shapes.cone(points_mm, k * np.array([0, 81, 7.0]), k * np.array([0, 70, -12.0]), 5 * k, 3.5 * k),
     ]
     bone = shapes.union_all(body, 5.0)

@@ -19,6 +19,7 @@ class SoftTissue:
     half_depth_mm: float = 105.0
     subcutaneous_mm: float = 25.0
     fat_plane_mm: float = 2.0
+    marbling: float = 0.5
     muscle_hu: float = 55.0
     fat_hu: float = -103.0
     skin_hu: float = 30.0
@@ -60,7 +61,8 @@ def body_distance(points_mm: np.ndarray, soft: SoftTissue) -> np.ndarray:
     taper = np.clip(-z * np.float32(1 / 250), -0.1, 0.5)
     trunk = np.stack([x / np.float32(wide), (y - 12) / np.float32(deep)])
     trunk = ((np.abs(trunk[0]) ** 2.5 + np.abs(trunk[1]) ** 2.3) ** np.float32(0.42) - 1) * np.float32(deep)
-    trunk = np.maximum(trunk, -55 - z)
+    fold = np.maximum(-35 - z, 0)
+    trunk = trunk + fold * fold * np.float32(0.025)
     half = np.float32(0.5) * (wide - 4)
     legs = []
     for side in (-1, 1):
@@ -68,7 +70,7 @@ def body_distance(points_mm: np.ndarray, soft: SoftTissue) -> np.ndarray:
         v = (y - 6) / (np.float32(0.88 * deep) * (1 - taper * np.float32(0.3)))
         legs.append((np.sqrt(u * u + v * v) - 1) * half)
     leg = np.minimum(legs[0], legs[1])
-    return shapes.smooth_union(trunk, np.maximum(leg, z - 60), 25.0)
+    return shapes.smooth_union(trunk, np.maximum(leg, z - 20), 20.0)
 
 
 def _muscle_cells(points_mm: np.ndarray, half_width_mm: float, rng, drift_scale: float):
@@ -99,7 +101,8 @@ def pelvic_cavity(points_mm: np.ndarray, half_width_mm: float) -> np.ndarray:
     width = np.float32(half_width_mm - 38)
     ring = np.sqrt((x / width) ** 2 + ((y - 18) / 62) ** 2)
     above = (np.sqrt((x / np.float32(half_width_mm + 10)) ** 2 + ((y + 5) / 75) ** 2) - 1) * 60
-    low = np.maximum((ring - 1) * width, -30 - z)
+    floor = np.maximum(-8 - z, 0)
+    low = (ring - 1) * width + floor * floor * np.float32(0.045)
     return shapes.smooth_union(low, np.maximum(above, 35 - z), 15.0)
 
 
@@ -114,6 +117,22 @@ def vessels(half_width_mm: float, rng) -> list:
     return tubes
 
 
+def _organs(points_mm: np.ndarray, half_width_mm: float, rng) -> np.ndarray:
+    """Distance to the soft organs of the small pelvis: womb or prostate, pelvic floor, loops of bowel."""
+    wall_mm = half_width_mm - 44
+    solids = [
+        shapes.ellipsoid(points_mm, rng.normal((0, 22, 5), 5), rng.uniform((20, 14, 18), (34, 22, 32))),
+        *(shapes.cone(points_mm, (s * wall_mm, 0, 15), (s * (wall_mm - 8), 24, -25), 8, 9) for s in (-1, 1)),
+        *(shapes.cone(points_mm, (s * (wall_mm - 12), 20, -18), (s * 8, 40, -50), 4, 7) for s in (-1, 1)),
+    ]
+    for _ in range(int(rng.integers(3, 8))):
+        start = rng.uniform((-55, -50, 30), (55, 35, 80))
+        solids.append(
+            shapes.cone(points_mm, start, start + rng.normal(0, 25, size=3), *rng.uniform(9, 16, size=2))
+        )
+    return np.minimum.reduce(solids)
+
+
 def soft_fields(points_mm: np.ndarray, soft: SoftTissue, half_width_mm: float, rng) -> dict:
     """Distances and smooth variations from which the scanner paints soft tissue; one array per name."""
     wobble = shapes.WaveField(rng, 2, 60, 150)(points_mm)
@@ -123,16 +142,16 @@ def soft_fields(points_mm: np.ndarray, soft: SoftTissue, half_width_mm: float, r
     )
     bend = shapes.WaveField(rng, 3, 40, 120)(points_mm) * np.float32(4)
     gap, nearest, label = _muscle_cells(points_mm + bend, half_width_mm, rng, 1.0)
-    streak = shapes.WaveField(rng, 2, 12, 45, waves=7)(
-        points_mm * np.array([1, 1, 0.4], np.float32).reshape(3, 1, 1, 1)
-    )
+    stretch = np.array([1, 1, 0.4], np.float32).reshape(3, 1, 1, 1)
+    streak = shapes.WaveField(rng, 2, 12, 45, waves=7)(points_mm * stretch)
     tone = rng.normal(0, 6, size=2 * len(MUSCLES)).astype(np.float32)
     cavity = pelvic_cavity(points_mm, half_width_mm) + wobble[0] * 3
     tubes = [
         shapes.cone(points_mm, start, end, radius, radius)
         for start, end, radius in vessels(half_width_mm, rng)
     ]
-    filling = rng.uniform(0.6, 1.2)
+    filling = rng.uniform(0.6, 1.3)
+    organs = _organs(points_mm, half_width_mm, rng) + streak[1] * 2
     bladder = shapes.ellipsoid(
         points_mm, (rng.normal(0, 4), -8, 22 * filling), (38 * filling, 28 * filling, 26 * filling)
     )
@@ -146,8 +165,10 @@ def soft_fields(points_mm: np.ndarray, soft: SoftTissue, half_width_mm: float, r
         "lean": nearest,
         "tone": tone[label],
         "streak": streak[0],
+        "grain": shapes.WaveField(rng, 1, 8, 18, waves=8)(points_mm * stretch)[0],
         "vessel": np.minimum.reduce(tubes),
         "bladder": bladder,
+        "organ": organs,
         "rectum": rectum,
         "gas": gas,
     }
