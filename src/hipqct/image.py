@@ -81,18 +81,21 @@ class Image:
         return bool(gap_mm.max() <= GEOMETRY_TOLERANCE_MM)
 
 
+def lps_axes(direction: np.ndarray) -> tuple[tuple[int, int, int], list[bool]]:
+    """Which array axis lies nearest to LPS x, y and z, and whether each of these runs backwards."""
+    orders = list(permutations(range(3)))
+    nearness = [sum(abs(direction[world, axis]) for world, axis in enumerate(order)) for order in orders]
+    axes = orders[int(np.argmax(nearness))]
+    return axes, [bool(direction[world, axis] < 0) for world, axis in enumerate(axes)]
+
+
 def reorient_to_lps(image: Image) -> Image:
     """The same image with its axes permuted and flipped to the nearest LPS axial grid, z ascending.
 
     Array axis 0 then points most nearly to the patient's left, 1 to the back, 2 to the head. No voxel is
     interpolated and each keeps its world position: obliquity of less than 45 degrees stays in ``direction``.
     """
-    directions = list(permutations(range(3)))
-    nearness = [
-        sum(abs(image.direction[world, axis]) for world, axis in enumerate(axes)) for axes in directions
-    ]
-    axes = directions[int(np.argmax(nearness))]
-    flipped = [image.direction[world, axis] < 0 for world, axis in enumerate(axes)]
+    axes, flipped = lps_axes(image.direction)
     corner = np.zeros(3)
     for axis, flip in zip(axes, flipped, strict=True):
         corner[axis] = image.shape[axis] - 1 if flip else 0

@@ -98,11 +98,12 @@ def read_headers(scan: Path) -> list[Header]:
     ScanError, since it may be a lost slice.
     """
     files = [scan] if scan.is_file() else sorted(p for p in scan.rglob("*") if p.is_file())
-    found = (_read_header(path, scan) for path in files if not path.name.startswith("."))
+    found = (read_header(path, scan) for path in files if not path.name.startswith("."))
     return [header for header in found if header is not None]
 
 
-def _read_header(path: Path, scan: Path) -> Header | None:
+def read_header(path: Path, scan: Path) -> Header | None:
+    """The header of one file of ``scan``, or None when it is no DICOM; ScanError as ``read_headers``."""
     name = path.name if path == scan else path.relative_to(scan).as_posix()
     named_dicom = path.suffix.lower() in (".dcm", ".dicom", ".ima")
     with path.open("rb") as file, warnings.catch_warnings():

@@ -165,9 +165,9 @@ def choose_series(headers: list[Header], series_uid: str | None = None) -> tuple
             f"not CT: no CT slices{' of the series_uid asked for' if series_uid else ''} among {here}"
         )
     enough = [series for series in candidates if series.count >= MIN_SLICES] or candidates
-    ranked = sorted(enough, key=lambda series: (_rank(series), series.number or 0, series.uid))
+    ranked = sorted(enough, key=lambda series: (series_rank(series), series.number or 0, series.uid))
     chosen, warnings = ranked[0], []
-    ties = [series for series in ranked[1:] if _rank(series) == _rank(chosen)]
+    ties = [series for series in ranked[1:] if series_rank(series) == series_rank(chosen)]
     if ties:
         warnings.append(
             f"{len(ties) + 1} series fit equally well: took {chosen}; left {'; '.join(map(str, ties))}; "
@@ -181,7 +181,8 @@ def choose_series(headers: list[Header], series_uid: str | None = None) -> tuple
     return chosen, {"rule": rule, "others": [s.summary() for s in seen if s is not chosen]}, warnings
 
 
-def _rank(series: Series) -> tuple:
+def series_rank(series: Series) -> tuple:
+    """Sorts the best series first by the rules of ``choose_series``."""
     return (not series.primary, series.tilt_class, -series.count, series.gap_mm)
 
 
@@ -192,5 +193,5 @@ def _rule(chosen: Series, ranked: list[Series], series_uid: str | None) -> str:
     if len(ranked) == 1:
         return "only CT series"
     names = ("primary images", "nearest axial", "most slices", "thinnest spacing")
-    pairs = zip(names, _rank(chosen), _rank(ranked[1]), strict=True)
+    pairs = zip(names, series_rank(chosen), series_rank(ranked[1]), strict=True)
     return next((name for name, mine, next_best in pairs if mine != next_best), "lowest series number")

@@ -12,7 +12,6 @@ DENSE_SHARE_MAX = 0.15  # a tight field of view round one hip stays below 0.05
 BODY_SHARE_MIN = 0.01  # of all voxels
 METAL_HU = 3000  # no bone reaches it
 METAL_MM3 = 100.0
-WHOLE_TOLERANCE_HU = 0.01  # float files of whole HU differ from them by less
 
 
 def to_int16(values: np.ndarray, label: str) -> tuple[np.ndarray, int]:
@@ -20,16 +19,22 @@ def to_int16(values: np.ndarray, label: str) -> tuple[np.ndarray, int]:
 
     Raises ScanError, naming ``label``, on NaN or infinite values and on values above int16.
     """
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        bad = int((~np.isfinite(values)).sum())
-        raise ScanError(f"{label} has {bad} voxel(s) that are NaN or infinite; export it again")
+    if values.dtype.kind == "f" and (bad := int((~np.isfinite(values)).sum())):
+        raise ScanError(not_finite(label, bad))
     highest = values.max()
     if highest > INT16_MAX:
         raise ScanError(
             f"{label} reaches {highest:g} HU, more than int16 holds ({INT16_MAX}); check its rescale"
         )
     below = int((values < AIR_HU).sum())
-    return np.rint(np.maximum(values, AIR_HU)).astype(np.int16), below
+    if below:
+        values = np.maximum(values, AIR_HU)
+    return np.rint(values).astype(np.int16), below
+
+
+def not_finite(label: str, count: int) -> str:
+    """The sentence for voxels that are no numbers."""
+    return f"{label} has {count} voxel(s) that are NaN or infinite; export it again"
 
 
 def check_hounsfield(ct: np.ndarray, voxel_mm3: float, label: str) -> list[str]:

@@ -8,12 +8,16 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from hipqct.errors import ScanError
+from hipqct.io.hounsfield import not_finite
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+FLOATS = {16: "f4", 64: "f8"}  # NIfTI's codes
 CHUNK_BYTES = 1 << 22
+GZIP_MODULUS = 1 << 32  # gzip notes the length modulo this
 # name: (byte offset, type, count), https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h and nifti2.h
 LAYOUTS = {
     348: {
+        "datatype": (70, "i2", 1),
         "dim": (40, "i2", 8),
         "bitpix": (72, "i2", 1),
         "pixdim": (76, "f4", 8),
@@ -24,6 +28,7 @@ LAYOUTS = {
         "srow": (280, "f4", 12),
     },
     540: {
+        "datatype": (12, "i2", 1),
         "bitpix": (14, "i2", 1),
         "dim": (16, "i8", 8),
         "pixdim": (104, "f8", 8),
@@ -66,29 +71,47 @@ def check_forms(path: Path, affine: np.ndarray, size: tuple[int, int, int]) -> N
 
 
 def check_complete(path: Path) -> None:
-    """Refuse a file that is cut short or damaged. Reads all of it."""
+    """Refuse a file that is cut short, damaged, or has NaN, which ITK's reader makes 0. Reads all of it."""
+    header, bad = _read_header(path), 0
+    number = FLOATS.get(int(header["datatype"][0]))
     try:
         with _open(path) as file:
-            there = 0
+            there = len(file.read(int(header["vox_offset"][0])))
             while chunk := file.read(CHUNK_BYTES):
                 there += len(chunk)
+                if number and len(chunk) % 8 == 0:
+                    bad += int((~np.isfinite(np.frombuffer(chunk, header["order"] + number))).sum())
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ScanError(f"{path.name} is truncated or damaged ({error}); copy it again") from error
-    header = _read_header(path)
-    count = int(np.prod(header["dim"][1 : int(header["dim"][0]) + 1]))
-    needed = int(header["vox_offset"][0]) + count * int(header["bitpix"][0]) // 8
+    needed = _bytes_needed(header)
     if there < needed:
-        raise ScanError(
-            f"{path.name} is truncated: it needs {needed} bytes and {there} are there; copy it again"
-        )
+        raise ScanError(f"{path.name} is truncated: {there} of {needed} bytes are there; copy it again")
+    if bad:
+        raise ScanError(not_finite(path.name, bad))
+
+
+def check_length(path: Path) -> None:
+    """Refuse a file that is cut short, by its length or by the length that gzip notes at its end."""
+    with path.open("rb") as file:
+        there = file.seek(0, 2)
+        if path.name.lower().endswith(".gz"):
+            file.seek(max(there - 4, 0))
+            there = int.from_bytes(file.read(4), "little")
+    if there != _bytes_needed(_read_header(path)) % GZIP_MODULUS:
+        check_complete(path)  # a sure answer: gzip of several parts notes the last one's length only
+
+
+def _bytes_needed(header: dict) -> int:
+    voxels = int(np.prod(header["dim"][1 : int(header["dim"][0]) + 1]))
+    return int(header["vox_offset"][0]) + voxels * int(header["bitpix"][0]) // 8
 
 
 def _open(path: Path):
     return gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
 
 
-def _read_header(path: Path) -> dict[str, np.ndarray]:
-    """The fields of ``LAYOUTS`` as float64 arrays."""
+def _read_header(path: Path) -> dict:
+    """The fields of ``LAYOUTS`` as float64 arrays, and ``order``, the byte order ``<`` or ``>``."""
     try:
         with _open(path) as file:
             head = file.read(max(LAYOUTS))
@@ -97,14 +120,15 @@ def _read_header(path: Path) -> dict[str, np.ndarray]:
     for size, layout in LAYOUTS.items():
         for order in "<>":
             if len(head) >= size and np.frombuffer(head, order + "i4", 1)[0] == size:
-                return {
+                fields = {
                     name: np.frombuffer(head, order + kind, count, at).astype(float)
                     for name, (at, kind, count) in layout.items()
                 }
+                return fields | {"order": order}
     raise ScanError(f"{path.name} has no NIfTI header; export it again")
 
 
-def _qform(header: dict[str, np.ndarray]) -> np.ndarray:
+def _qform(header: dict) -> np.ndarray:
     """3x4 matrix of the quaternion, RAS mm."""
     vector = header["quatern"]
     scalar = np.sqrt(max(0.0, 1 - vector @ vector))

@@ -1,16 +1,19 @@
 """One door for scans of any format: to an axial LPS image in HU, with facts that identify nobody."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from hipqct.errors import ScanError
-from hipqct.image import Image, reorient_to_lps
-from hipqct.io.dicom import read_dicom
+from hipqct.image import Image, lps_axes, reorient_to_lps
+from hipqct.io.dicom import inspect_dicom, read_dicom
 from hipqct.io.dicom_geometry import MIN_COVERAGE_MM, MIN_SLICES, too_few
 from hipqct.io.hounsfield import check_hounsfield, to_int16
-from hipqct.io.image_headers import IMAGE_SUFFIXES
+from hipqct.io.image_headers import IMAGE_SUFFIXES, ImageHeader, read_image_header
 from hipqct.io.images import read_image
+from hipqct.io.nifti_header import check_length, is_nifti
+from hipqct.io.scan_tree import dicom_rows, image_rows
 
 MAX_OBLIQUITY_DEG = 20.0  # femoral anteversion and abduction vary by as much; the model saw no more
 SLICE_MM = (0.5, 5.0)  # what the resampling was made for
@@ -28,8 +31,7 @@ def read_scan(path: str | Path, series_uid: str | None = None) -> tuple[Image, d
     or path. Raises ScanError with one sentence when the scan is not one that may be used.
     """
     path = Path(path)
-    if not path.exists():
-        raise ScanError(f"the scan {path} is not there; correct the sample sheet")
+    _check_there(path)
     if is_image_file(path):
         stored, facts = _read_image_scan(path)
     else:
@@ -41,6 +43,56 @@ def read_scan(path: str | Path, series_uid: str | None = None) -> tuple[Image, d
         + check_hounsfield(ct.array, ct.voxel_volume_mm3, path.name)
     )
     return ct, facts | _image_facts(stored, ct) | {"warnings": warnings}
+
+
+class Finding(NamedTuple):
+    """What ``check_scan`` found: ``severity`` is ``error`` (the import will refuse) or ``warning``."""
+
+    severity: str
+    text: str
+
+
+def check_scan(path: str | Path, series_uid: str | None = None) -> list[Finding]:
+    """What the headers of a scan say against it, without reading voxels; an empty list when nothing does.
+
+    The same rules as ``read_scan``, but for those that need voxels (HU range, NaN, damaged compressed data).
+    """
+    path = Path(path)
+    try:
+        _check_there(path)
+        if is_image_file(path):
+            header = read_image_header(path)
+            if is_nifti(path):
+                check_length(path)
+            warnings = check_geometry(_lps_stub(header)) + _type_warnings(header)
+        else:
+            series, stack, facts = inspect_dicom(path, series_uid)
+            data = series.headers[0].dataset
+            size = (data.Columns, data.Rows, len(stack.order))
+            header = ImageHeader(size, stack.spacing_mm, tuple(stack.origin_mm), stack.direction, "int16")
+            warnings = facts["warnings"] + check_geometry(_lps_stub(header))
+    except ScanError as error:
+        return [Finding("error", str(error))]
+    return [Finding("warning", text) for text in warnings]
+
+
+def _check_there(path: Path) -> None:
+    if not path.exists():
+        raise ScanError(f"the scan {path} is not there; correct the sample sheet")
+
+
+def _type_warnings(header: ImageHeader) -> list[str]:
+    if header.pixel_type in ("8-bit unsigned integer", "8-bit signed integer"):
+        return [f"voxels are {header.pixel_type}s, which cannot hold HU"]
+    return []
+
+
+def _lps_stub(header: ImageHeader) -> Image:
+    """The image that ``header`` will become, turned to LPS, without voxels of its own (and origin)."""
+    axes, flipped = lps_axes(header.direction)
+    voxels = np.broadcast_to(np.int16(0), [header.size[axis] for axis in axes])
+    spacing_mm = tuple(header.spacing_mm[axis] for axis in axes)
+    return Image(voxels, spacing_mm, direction=header.direction[:, axes] * np.where(flipped, -1.0, 1.0))
 
 
 def is_image_file(path: Path) -> bool:
@@ -92,3 +144,26 @@ def axis_letters(image: Image) -> str:
     letters = ("RL", "AP", "IS")
     largest = np.abs(image.direction).argmax(axis=0)
     return "".join(letters[w][int(image.direction[w, axis] > 0)] for axis, w in enumerate(largest))
+
+
+def find_scans(folder: str | Path) -> list[dict]:
+    """Rows for a sample sheet from a tree of DICOM, NIfTI, NRRD and MetaImage, in order of path.
+
+    One row per DICOM study (its best CT series by the rules of ``choose_series``) and per image file that is
+    no label map. Keys: ``subject`` (from folder or file name, unique; ``S001`` and so on where that holds the
+    patient's name or id), ``scan`` (path), ``series_uid`` (where the folder holds other CT series too),
+    ``sex``, ``age``, ``note`` (what else was seen). Unknown values are None. Image files that cannot be read
+    are listed too, so that ``hipqct check`` tells why. Raises ScanError when ``folder`` is no folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ScanError(f"{folder} is not a folder; give the folder that holds the scans")
+    rows = sorted(dicom_rows(folder) + image_rows(folder), key=lambda row: str(row["scan"]))
+    taken = set()
+    for number, row in enumerate(rows, start=1):
+        wanted = row["subject"] or f"S{number:03d}"
+        row["subject"], again = wanted, 2
+        while row["subject"].lower() in taken:
+            row["subject"], again = f"{wanted}-{again}", again + 1
+        taken.add(row["subject"].lower())
+    return rows
