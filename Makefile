@@ -1,0 +1,47 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= 2
+CPU_ONLY := CUDA_VISIBLE_DEVICES=
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test lint bench lock
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+
+$(BIN)/.ready: requirements/dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hipqct needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+setup: $(BIN)/.ready ## Set up .venv with the pinned dependencies
+
+demo: setup ## Run the whole workflow on five synthetic subjects, on the CPU
+	$(CPU_ONLY) snakemake --cores $(CORES)
+	@hipqct summary
+
+run: setup ## Run the workflow on the cohort in config/samples.tsv (CORES=8)
+	snakemake --cores $(CORES) --resources gpu=1
+
+test: setup ## Run the test suite
+	$(CPU_ONLY) pytest
+
+lint: setup ## Check style, rules and import contracts
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+	lint-imports
+
+bench: setup ## Run the benchmarks and write benchmarks/results/*.json
+	for benchmark in benchmarks/bench_*.py; do python $$benchmark || exit 1; done
+
+lock: setup ## Pin the newest dependencies again
+	uv pip compile pyproject.toml requirements/build.in --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-annotate --no-header --upgrade --quiet -o requirements/run.txt
+	uv pip compile pyproject.toml requirements/build.in --extra dev --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-annotate --no-header -c requirements/run.txt --quiet -o requirements/dev.txt

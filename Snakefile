@@ -1,0 +1,48 @@
+"""hipqct: from quantitative CT hip scans to femur masks, volumes, densities, meshes and cohort tables."""
+
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+
+configfile: "config/config.yaml"
+
+
+pathvars:
+    results="results",
+    logs="results/logs",
+    benchmarks="results/benchmarks",
+    phantom="results/phantoms/{subject}",
+    subject="results/subjects/{subject}",
+    side="results/subjects/{subject}/{side}",
+    cohort="results/cohort",
+
+
+# No image is published yet; the environment is the project's own (see requirements/).
+container: None
+
+
+wildcard_constraints:
+    subject=r"[A-Za-z0-9_-]+",
+    side="left|right",
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/demo.smk"
+include: "workflow/rules/image.smk"
+include: "workflow/rules/segmentation.smk"
+include: "workflow/rules/mesh.smk"
+include: "workflow/rules/cohort.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.aggregate_cohort.output,
+        rules.draw_figures.output,
+        rules.write_report.output,
+
+
+# A failed hip keeps the cohort's rules from running; its tables are then written from the complete ones.
+onerror:
+    report_failures(workflow)

@@ -1,0 +1,84 @@
+"""The cohort's tables: one row per hip, and the statistics of all, of men and of women."""
+
+import numpy as np
+import pandas as pd
+
+from hipqct.metrics import volume_agreement
+
+COHORTS = {"all": None, "male": "M", "female": "F"}
+MEASURED = (
+    "volume_mm3",
+    "volume_voxel_mm3",
+    "surface_area_mm2",
+    "integral_density_mg_cm3",
+    "bone_mineral_content_mg",
+    "otsu_threshold",
+)
+SCORES = ("dice", "sensitivity", "specificity", "hausdorff95_mm", "surface_distance_mm")
+EVALUATED = (*SCORES, "volume_reference_mm3", "volume_predicted_mm3", "relative_error_percent")
+DESCRIBED = ("subject", "side", "sex", "age", "group", "status")
+SUBJECT_COLUMNS = (*DESCRIBED, *MEASURED, *EVALUATED, "flags")
+SYNTHETIC = "synthetic"  # flag of a hip whose scan is one of the workflow's own phantoms
+FAILURE_COLUMNS = ("subject", "side", "step", "reason")
+
+
+def subject_table(hips: list[dict]) -> pd.DataFrame:
+    """One row per hip with the columns `SUBJECT_COLUMNS`; what a hip has no value for stays empty.
+
+    Args:
+        hips: for each hip its description and, as far as done, its measures; ``flags`` is a list of words.
+    """
+    table = pd.DataFrame(hips, columns=list(SUBJECT_COLUMNS))
+    table["flags"] = [",".join(flags) if isinstance(flags, list) else "" for flags in table["flags"]]
+    return table
+
+
+def is_synthetic(subjects: pd.DataFrame) -> bool:
+    """Whether every hip that is done comes from a phantom."""
+    done = select(subjects, "all")
+    return len(done) > 0 and all(SYNTHETIC in str(flags).split(",") for flags in done["flags"])
+
+
+def select(subjects: pd.DataFrame, cohort: str) -> pd.DataFrame:
+    """The hips of a cohort that are done; of unknown sex only in ``all``."""
+    done = subjects[subjects["status"] == "done"]
+    return done if COHORTS[cohort] is None else done[done["sex"] == COHORTS[cohort]]
+
+
+def segmentation_table(subjects: pd.DataFrame) -> pd.DataFrame:
+    """Per cohort: number of evaluated hips, mean and SD (of the sample, ddof 1) of every score."""
+    rows = []
+    for cohort in COHORTS:
+        evaluated = select(subjects, cohort).dropna(subset=["dice"])
+        row = {"cohort": cohort, "n": len(evaluated)}
+        for score in SCORES:
+            values = evaluated[score].astype(float)
+            row |= {f"{score}_mean": values.mean(), f"{score}_sd": values.std(ddof=1)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def volume_agreement_table(subjects: pd.DataFrame) -> pd.DataFrame:
+    """Per cohort: agreement of predicted with reference volumes, see `hipqct.metrics.volume_agreement`."""
+    rows = []
+    for cohort in COHORTS:
+        evaluated = select(subjects, cohort).dropna(subset=["volume_reference_mm3"])
+        reference_mm3 = evaluated["volume_reference_mm3"].to_numpy(dtype=float)
+        predicted_mm3 = evaluated["volume_predicted_mm3"].to_numpy(dtype=float)
+        rows.append({"cohort": cohort, **volume_agreement(reference_mm3, predicted_mm3)})
+    return pd.DataFrame(rows)
+
+
+def to_text(table: pd.DataFrame) -> str:
+    """A table as tab-separated text: numbers with up to 8 significant digits, nothing for what is missing."""
+
+    def cell(value):
+        if value is None or (isinstance(value, float) and np.isnan(value)):
+            return ""
+        if isinstance(value, (bool, str)):
+            return " ".join(str(value).split())
+        return f"{value:.8g}" if isinstance(value, (float, np.floating)) else str(value)
+
+    lines = ["\t".join(table.columns)]
+    lines += ["\t".join(cell(value) for value in row) for row in table.itertuples(index=False)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,20 @@
+"""One integer per step, given to its rule as a param.
+
+Snakemake does not see edits in this package. Raise a step's number when its results change: that step and
+those below run again for everyone. A refactor that changes no number leaves it alone.
+"""
+
+IMPORT_SCAN = 1
+RESAMPLE_CT = 1
+CROP_HIP = 1
+SEGMENT_FEMUR = 1
+THRESHOLD_BONE = 1
+MEASURE_VOLUME = 1
+EVALUATE_MASK = 1
+EXPORT_MESH = 1
+DRAW_QC = 1
+AGGREGATE_COHORT = 1
+DRAW_FIGURES = 1
+WRITE_REPORT = 1
+MAKE_PHANTOM = 1
+WRITE_PHANTOM_DICOM = 1

@@ -1,0 +1,214 @@
+"""The sample sheet: one row per subject, read and checked before any job starts."""
+
+import csv
+import difflib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hipqct.errors import SheetError
+
+SIDES = {"left": ("left",), "right": ("right",), "both": ("left", "right")}
+COLUMNS = (
+    "subject",
+    "scan",
+    "series_uid",
+    "sex",
+    "age",
+    "side",
+    "exclude",
+    "reference_left",
+    "reference_right",
+    "slope",
+    "intercept",
+    "group",
+    "center_left",
+    "center_right",
+)
+REQUIRED = ("subject", "scan")
+SUBJECT = re.compile(r"[A-Za-z0-9_-]+")
+SERIES_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
+
+# Wider than any scanner and phantom in use; a slope in g/cm3 (0.0008) or a swapped pair falls outside.
+SLOPE_RANGE_MG_CM3_PER_HU = (0.05, 15.0)
+INTERCEPT_RANGE_MG_CM3 = (-500.0, 500.0)
+AGE_RANGE_YEARS = (0.0, 120.0)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One row: a scan and what is known of it. Paths are absolute; empty cells are None (group: "")."""
+
+    subject: str
+    scan: Path
+    series_uid: str | None = None
+    sex: str | None = None
+    age: float | None = None
+    sides: tuple[str, ...] = ("left",)
+    exclude: str | None = None
+    reference: dict[str, Path] = field(default_factory=dict)
+    slope: float | None = None
+    intercept: float | None = None
+    group: str = ""
+    center_mm: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+
+
+class _Row:
+    """The cells of one line, and the faults found while reading them."""
+
+    def __init__(self, line: int, cells: dict[str, str], folder: Path):
+        self.line, self.cells, self.folder = line, cells, folder
+        self.faults: list[str] = []
+
+    def fault(self, column: str, text: str):
+        self.faults.append(f"line {self.line}, {column}: {text}")
+
+    def text(self, column: str) -> str | None:
+        return self.cells.get(column) or None
+
+    def number(self, column: str, limits: tuple[float, float], unit: str) -> float | None:
+        text = self.text(column)
+        if text is None:
+            return None
+        try:
+            value = float(text)
+        except ValueError:
+            self.fault(column, f"{text!r}: give a number in {unit}, with a point for decimals")
+            return None
+        if not limits[0] <= value <= limits[1]:
+            self.fault(column, f"{text}: must be between {limits[0]:g} and {limits[1]:g} {unit}")
+        return value
+
+    def choice(self, column: str, choices: tuple[str, ...]) -> str | None:
+        text = self.text(column)
+        if text is not None and text not in choices:
+            self.fault(column, f"{text!r}: use {', '.join(choices[:-1])} or {choices[-1]}")
+            return None
+        return text
+
+    def path(self, column: str, made_here: tuple[Path, ...]) -> Path | None:
+        """A path relative to the sheet; it must exist unless the workflow itself makes it."""
+        text = self.text(column)
+        if text is None:
+            return None
+        path = Path(self.folder / Path(text).expanduser()).resolve()
+        if not path.exists() and not any(path.is_relative_to(folder) for folder in made_here):
+            self.fault(column, f"{text!r}: there is no such file or folder ({path}); mend the path")
+        return path
+
+    def point(self, column: str) -> tuple[float, float, float] | None:
+        text = self.text(column)
+        if text is None:
+            return None
+        try:
+            x, y, z = (float(part) for part in text.split(","))
+        except ValueError:
+            self.fault(column, f"{text!r}: give x,y,z in LPS millimetres, such as 92.5,-10,640")
+            return None
+        return x, y, z
+
+
+def read_sheet(path, made_here: tuple[Path, ...] = ()) -> list[Subject]:
+    """Read and check a sample sheet (tab-separated; columns in `COLUMNS`, see config/README.md).
+
+    Cells are trimmed, blank lines and lines that start with ``#`` are skipped, identifiers stay text.
+
+    Args:
+        path: the sheet; relative paths in it count from its folder.
+        made_here: folders whose files the workflow itself makes, which need not exist yet.
+
+    Raises:
+        SheetError: every fault at once, each with its line, its column and the fix.
+    """
+    path = Path(path)
+    header, lines = _read_cells(path)
+    faults = _check_header(header)
+    if faults:
+        raise SheetError(f"{path}: " + "; ".join(faults))
+    made_here = tuple(Path(folder).resolve() for folder in made_here)
+    subjects, seen = [], {}
+    for line, cells in lines:
+        if len(cells) > len(header):
+            faults.append(
+                f"line {line}: {len(cells)} cells under {len(header)} columns; remove the extra tabs"
+            )
+            continue
+        row = _Row(line, dict(zip(header, cells, strict=False)), path.resolve().parent)
+        subject = _read_subject(row, made_here)
+        first = seen.setdefault(subject.subject, line)
+        if first != line:
+            row.fault("subject", f"{subject.subject!r} stands in line {first} too; give each its own name")
+        faults += row.faults
+        subjects.append(subject)
+    if not lines:
+        faults.append("no subjects stand below the header; `hipqct samples DIR` writes rows for a folder")
+    if faults:
+        raise SheetError(
+            f"{path} has {len(faults)} fault(s):\n" + "\n".join(f"  {fault}" for fault in faults)
+        )
+    return subjects
+
+
+def _read_cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header and the (line number, cells) of every row that counts."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise SheetError(f"{path}: there is no such sample sheet; set `samples` in the config") from None
+    except UnicodeDecodeError:
+        raise SheetError(f"{path} is not UTF-8 text; save it as tab-separated text, not a workbook") from None
+    rows = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            cells = [cell.strip() for cell in next(csv.reader([line], delimiter="\t"))]
+            rows.append((number, cells))
+    if not rows:
+        raise SheetError(f"{path} is empty; its first line must name the columns, separated by tabs")
+    return rows[0][1], rows[1:]
+
+
+def _check_header(header: list[str]) -> list[str]:
+    faults = []
+    if len(header) == 1 and any(mark in header[0] for mark in ",;"):
+        return ["the columns must be separated by tabs, not by commas or semicolons"]
+    for column in header:
+        if column not in COLUMNS:
+            near = difflib.get_close_matches(column, COLUMNS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(COLUMNS)}"
+            faults.append(f"unknown column {column!r}: {hint}")
+    faults += [f"column {c!r} is missing" for c in REQUIRED if c not in header]
+    faults += [f"column {c!r} stands twice" for c in sorted({c for c in header if header.count(c) > 1})]
+    return faults
+
+
+def _read_subject(row: _Row, made_here: tuple[Path, ...]) -> Subject:
+    name = row.text("subject") or ""
+    if not SUBJECT.fullmatch(name):
+        row.fault("subject", f"{name!r}: use letters, digits, _ and - only, at least one")
+    scan = row.path("scan", made_here if not row.text("exclude") else (Path("/"),))
+    if scan is None:
+        row.fault("scan", "is empty; give a DICOM folder or an image file")
+    series_uid = row.text("series_uid")
+    if series_uid and not SERIES_UID.fullmatch(series_uid):
+        row.fault("series_uid", f"{series_uid!r}: give a DICOM UID, digits and points only")
+    sides = SIDES[row.choice("side", tuple(SIDES)) or "left"]
+    slope = row.number("slope", SLOPE_RANGE_MG_CM3_PER_HU, "mg/cm3 per HU")
+    intercept = row.number("intercept", INTERCEPT_RANGE_MG_CM3, "mg/cm3")
+    if (row.text("slope") is None) != (row.text("intercept") is None):
+        row.fault("slope", "slope and intercept go together; give both or neither")
+    references = {side: row.path(f"reference_{side}", made_here) for side in ("left", "right")}
+    centers = {side: row.point(f"center_{side}") for side in ("left", "right")}
+    return Subject(
+        subject=name,
+        scan=scan,
+        series_uid=series_uid,
+        sex=row.choice("sex", ("F", "M")),
+        age=row.number("age", AGE_RANGE_YEARS, "years"),
+        sides=sides,
+        exclude=row.text("exclude"),
+        reference={side: path for side, path in references.items() if path},
+        slope=slope,
+        intercept=intercept,
+        group=row.text("group") or "",
+        center_mm={side: point for side, point in centers.items() if point},
+    )

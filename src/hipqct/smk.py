@@ -1,0 +1,62 @@
+"""The door between Snakemake and the steps: logging, errors and the record of a failure."""
+
+import logging
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+from hipqct.errors import HipqctError
+from hipqct.io.files import write_json
+from hipqct.progress import failure_record
+
+log = logging.getLogger(__name__)
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@contextmanager
+def step(snakemake):
+    """Run the body of a rule's script.
+
+    Messages go to the rule's log file and to standard error. A `HipqctError` ends the job as one line and
+    exit status 1; anything else also leaves its traceback in the log. Either way the reason is
+    recorded beside the log, for the cohort's list of failures, until the step runs again.
+    """
+    log_path = Path(snakemake.log[0])
+    record = failure_record(log_path)
+    record.unlink(missing_ok=True)
+    _start_logging(log_path)
+    try:
+        yield
+    except HipqctError as error:
+        reason = " ".join(str(error).split())
+        log.error("%s: %s", snakemake.rule, reason)
+    except Exception as error:
+        detail = " ".join(str(error).split())
+        reason = f"Unexpected {type(error).__name__}: {detail} (see {log_path} for the traceback)."
+        log.exception("%s failed", snakemake.rule)
+    else:
+        return
+    write_json({"step": snakemake.rule, **dict(snakemake.wildcards), "reason": reason}, record)
+    sys.exit(1)
+
+
+def _start_logging(log_path: Path):
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    handlers = [logging.FileHandler(log_path, mode="w", encoding="utf-8"), logging.StreamHandler(sys.stderr)]
+    handlers[1].setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, handlers=handlers, force=True)
+    logging.captureWarnings(True)
+
+
+def finish_cohort(sheet_path, results_dir, cohort_dir):
+    """Write the cohort's tables, figures and report from the hips that are complete, after some failed.
+
+    Called by the Snakefile's ``onerror``, where the rules of the cohort could not run for want of all inputs.
+    """
+    from hipqct.steps.cohort import aggregate_cohort, draw_figures, write_report
+
+    cohort_dir = Path(cohort_dir)
+    aggregate_cohort(sheet_path, results_dir, cohort_dir)
+    draw_figures(cohort_dir / "subjects.tsv", cohort_dir / "figures")
+    write_report(cohort_dir, results_dir, cohort_dir / "report.html")

@@ -1,0 +1,99 @@
+import pytest
+
+from hipqct.errors import SheetError
+from hipqct.sheet import read_sheet
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "left.nii.gz").touch()
+    return tmp_path
+
+
+def write(folder, *lines, header="subject\tscan\tsex\tage\tside\tslope\tintercept"):
+    path = folder / "samples.tsv"
+    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def faults(path):
+    with pytest.raises(SheetError) as caught:
+        read_sheet(path)
+    return str(caught.value)
+
+
+def test_row_comes_with_types_and_absolute_paths(folder):
+    path = write(folder, "007\tscan\tF\t67\tboth\t0.8\t-2")
+    (subject,) = read_sheet(path)
+    assert subject.subject == "007"
+    assert subject.scan == (folder / "scan").resolve()
+    assert (subject.sex, subject.age, subject.sides) == ("F", 67.0, ("left", "right"))
+    assert (subject.slope, subject.intercept) == (0.8, -2.0)
+
+
+def test_empty_cells_take_defaults(folder):
+    (subject,) = read_sheet(write(folder, "A\tscan"))
+    assert (subject.sex, subject.age, subject.slope, subject.sides) == (None, None, None, ("left",))
+
+
+def test_spreadsheet_habits_are_forgiven(folder):
+    path = folder / "samples.tsv"
+    path.write_bytes("\ufeffsubject\tscan\r\n\r\n# a note\r\n A \t scan \r\n".encode())
+    assert [s.subject for s in read_sheet(path)] == ["A"]
+
+
+def test_all_faults_come_at_once_with_line_column_and_fix(folder):
+    text = faults(
+        write(
+            folder,
+            "A\tscan\tX",
+            "",
+            "A\tmissing\tF\tyoung\tboth\t0.8",
+            "b c\tscan\tF\t200\tupper\t0.0008\t0",
+        )
+    )
+    assert "line 2, sex: 'X': use F or M" in text
+    assert "line 4, scan: 'missing': there is no such file or folder" in text
+    assert "line 4, age: 'young': give a number in years" in text
+    assert "line 4, slope: slope and intercept go together" in text
+    assert "line 4, subject: 'A' stands in line 2 too" in text
+    assert "line 5, subject: 'b c': use letters, digits, _ and - only" in text
+    assert "line 5, side: 'upper': use left, right or both" in text
+    assert "line 5, slope: 0.0008: must be between 0.05 and 15 mg/cm3 per HU" in text
+    assert "line 5, age: 200: must be between 0 and 120 years" in text
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("subject\tscan\tgender", "unknown column 'gender'"),
+        ("subject\tscan\treference_letf", "did you mean 'reference_left'?"),
+        ("subject\tsex", "column 'scan' is missing"),
+        ("subject\tscan\tscan", "column 'scan' stands twice"),
+        ("subject,scan", "separated by tabs"),
+    ],
+)
+def test_bad_header(folder, header, expected):
+    assert expected in faults(write(folder, "A\tscan", header=header))
+
+
+def test_sheet_without_rows_or_file(folder):
+    assert "no subjects stand below the header" in faults(write(folder))
+    assert "no such sample sheet" in faults(folder / "nowhere.tsv")
+
+
+def test_scan_may_be_missing_only_where_the_workflow_makes_it_or_it_is_excluded(folder):
+    path = write(folder, "A\tphantoms/A/dicom")
+    assert "no such file or folder" in faults(path)
+    assert read_sheet(path, made_here=(folder / "phantoms",))[0].subject == "A"
+    excluded = write(folder, "A\tgone\tmotion", header="subject\tscan\texclude")
+    assert read_sheet(excluded)[0].exclude == "motion"
+
+
+def test_centres_and_references(folder):
+    header = "subject\tscan\treference_left\tcenter_left\tcenter_right"
+    (subject,) = read_sheet(write(folder, "A\tscan\tleft.nii.gz\t92.5,-10,640", header=header))
+    assert subject.center_mm == {"left": (92.5, -10.0, 640.0)}
+    assert subject.reference == {"left": (folder / "left.nii.gz").resolve()}
+    assert "give x,y,z in LPS millimetres" in faults(write(folder, "A\tscan\t\t92.5", header=header))

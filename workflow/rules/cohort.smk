@@ -1,0 +1,87 @@
+"""From all hips to the cohort's tables, figures and report."""
+
+
+def every_hip(of_each, of_evaluated):
+    """The files of all hips to do: ``of_each`` of every one, ``of_evaluated`` of those with a reference."""
+    files = [path.format(subject=s, side=side) for s, side in HIPS for path in of_each]
+    judged = [(s, side) for s, side in HIPS if side in SUBJECTS[s].reference]
+    return files + [
+        path.format(subject=s, side=side) for s, side in judged for path in of_evaluated
+    ]
+
+
+def report_failures(workflow):
+    """After failed jobs, write the cohort's files from the complete hips, if this run was to make them."""
+    interrupted = getattr(workflow.scheduler, "_user_kill", None)
+    wanted = any(job.rule.name == "aggregate_cohort" for job in workflow.dag.jobs)
+    if wanted and not interrupted:
+        finish_cohort(config["samples"], "results", "results/cohort")
+
+
+rule aggregate_cohort:
+    input:
+        sheet=config["samples"],
+        hips=every_hip(
+            [
+                str(rules.measure_volume.output.volume),
+                str(rules.export_mesh.output.facts),
+                str(rules.draw_qc.output.picture),
+            ],
+            [str(rules.evaluate_mask.output.evaluation)],
+        ),
+    output:
+        subjects="<cohort>/subjects.tsv",
+        segmentation="<cohort>/segmentation.tsv",
+        volume_agreement="<cohort>/volume_agreement.tsv",
+        failures="<cohort>/failures.tsv",
+    log:
+        "<logs>/aggregate_cohort.log",
+    benchmark:
+        "<benchmarks>/aggregate_cohort.tsv"
+    resources:
+        mem_mb=2000,
+    params:
+        revision=revisions.AGGREGATE_COHORT,
+    message:
+        "Write the cohort's tables."
+    script:
+        "../scripts/aggregate_cohort.py"
+
+
+rule draw_figures:
+    input:
+        subjects=rules.aggregate_cohort.output.subjects,
+    output:
+        figures=directory("<cohort>/figures"),
+    log:
+        "<logs>/draw_figures.log",
+    benchmark:
+        "<benchmarks>/draw_figures.tsv"
+    resources:
+        mem_mb=2000,
+    params:
+        revision=revisions.DRAW_FIGURES,
+    message:
+        "Draw the cohort's figures."
+    script:
+        "../scripts/draw_figures.py"
+
+
+rule write_report:
+    input:
+        tables=rules.aggregate_cohort.output,
+        figures=rules.draw_figures.output.figures,
+    output:
+        report="<cohort>/report.html",
+    log:
+        "<logs>/write_report.log",
+    benchmark:
+        "<benchmarks>/write_report.tsv"
+    resources:
+        mem_mb=2000,
+    params:
+        revision=revisions.WRITE_REPORT,
+    message:
+        "Write the cohort's report."
+    script:
+        "../scripts/write_report.py"

@@ -1,0 +1,59 @@
+"""What all rules share: the checked configuration and the sample sheet."""
+
+import os
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from hipqct import revisions
+from hipqct.errors import SheetError
+from hipqct.settings import check_settings
+from hipqct.sheet import read_sheet
+from hipqct.smk import finish_cohort
+
+PROJECT = Path(workflow.basedir)
+
+try:
+    check_settings(config, PROJECT / "workflow/schemas/config.schema.yaml")
+    # The scans below results/phantoms are made by the rules of demo.smk and need not exist yet.
+    SUBJECTS = {
+        subject.subject: subject
+        for subject in read_sheet(config["samples"], ["results/phantoms"])
+    }
+except SheetError as error:
+    raise WorkflowError(str(error)) from None
+
+# One (subject, side) for every hip to do.
+HIPS = [
+    (s.subject, side) for s in SUBJECTS.values() if not s.exclude for side in s.sides
+]
+
+
+def row(wildcards):
+    """The sample sheet's row of a job's subject."""
+    try:
+        return SUBJECTS[wildcards.subject]
+    except KeyError:
+        raise WorkflowError(
+            f"{wildcards.subject} is no subject of {config['samples']}; mend the name or add a row"
+        ) from None
+
+
+def from_sheet(column):
+    """Look a column of the sheet up for a job's subject; paths come relative to the working directory."""
+
+    def value(wildcards):
+        cell = getattr(row(wildcards), column)
+        return os.path.relpath(cell) if isinstance(cell, Path) else cell
+
+    return value
+
+
+def reference_mask(wildcards):
+    """The ground-truth mask of a hip."""
+    reference = row(wildcards).reference
+    if wildcards.side not in reference:
+        raise WorkflowError(
+            f"{wildcards.subject} has no reference_{wildcards.side} in {config['samples']}: nothing to evaluate"
+        )
+    return os.path.relpath(reference[wildcards.side])

@@ -1,0 +1,28 @@
+"""From a mask to meshes for finite-element models."""
+
+
+rule export_mesh:
+    input:
+        mask=rules.threshold_bone.output.mask,
+        resampled=rules.resample_ct.output.ct,
+    output:
+        surface="<side>/mesh/surface.stl",
+        hex_inp="<side>/mesh/hex.inp",
+        hex_vtu="<side>/mesh/hex.vtu",
+        facts="<side>/mesh/mesh.json",
+    log:
+        "<logs>/export_mesh/{subject}.{side}.log",
+    benchmark:
+        "<benchmarks>/export_mesh/{subject}.{side}.tsv"
+    resources:
+        mem_mb=3000,
+    params:
+        options=config["mesh"],
+        slope=from_sheet("slope"),
+        intercept=from_sheet("intercept"),
+        basis=config["density"]["basis"],
+        revision=revisions.EXPORT_MESH,
+    message:
+        "Mesh the {wildcards.side} femur of {wildcards.subject}."
+    script:
+        "../scripts/export_mesh.py"

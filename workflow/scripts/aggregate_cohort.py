@@ -1,0 +1,9 @@
+"""Write the tables of the cohort."""
+
+from pathlib import Path
+
+from hipqct.smk import step
+from hipqct.steps.cohort import aggregate_cohort
+
+with step(snakemake):
+    aggregate_cohort(snakemake.input.sheet, "results", Path(snakemake.output.subjects).parent)
