@@ -156,7 +156,7 @@ def _trochanters(points_mm: np.ndarray, shape: FemurShape) -> list:
         shapes.cone(points_mm, at(8, 5, 16), at(4, 12, 30 + tip), 11 * g, 7 * g),
         shapes.cone(points_mm, at(3, 13, 27 + tip), at(-5, 15, 16), 5.5 * g, 5.5 * g),
         shapes.cone(points_mm, at(-4, 14, 14), at(-11, 11, -28), 5.5 * k, 6 * k),
-        shapes.cone(points_mm, at(-7, 7, -28), at(-11 - 4 * small, 10 + 7 * small, -34), 11 * k, 6.5 * k),
+        shapes.cone(points_mm, at(-7, 7, -26), at(-11 - 4 * small, 10 + 7 * small, -31), 11 * k, 6.5 * k),
     ]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hipqct.image import Image
-from hipqct.phantom import scanner
+from hipqct.phantom import confounders, scanner
 from hipqct.phantom.blocks import paint_bone, solid_volume_mm3
 from hipqct.phantom.parameters import PhantomParameters
 from hipqct.phantom.patient import Patient
@@ -35,6 +35,22 @@ def scan_grid(parameters: PhantomParameters) -> Image:
     )
 
 
+def _reconstruct(ct: Image, parameters: PhantomParameters, patient: Patient, rng) -> np.ndarray:
+    """Painted tissue to Hounsfield numbers: implant and its streaks, beam hardening, blur, noise."""
+    s, c = parameters.scanner, parameters.confounders
+    hu = ct.array
+    if c.dark_band_hu:
+        hu = hu - confounders.dark_band(hu, s.pixel_mm, c.dark_band_hu) * (hu > -300)
+    metal = patient.metal()
+    if metal is not None:
+        share = paint_bone(ct.with_array(hu), metal, s)
+        for k in np.flatnonzero(share.any(axis=(0, 1))):
+            center = np.average(np.argwhere(share[..., k]), axis=0, weights=share[..., k][share[..., k] > 0])
+            hu[..., k] += confounders.metal_streaks(hu.shape, s.pixel_mm, center, rng)
+    hu = scanner.blur_in_plane(hu, s.pixel_mm, s.blur_sigma_mm)
+    return hu + scanner.noise(hu.shape, s.pixel_mm, s.noise_sd_hu, rng, c.streak_noise)
+
+
 def generate_phantom(parameters: PhantomParameters) -> Phantom:
     """Make one phantom; the same parameters give the same bytes.
 
@@ -55,9 +71,8 @@ def generate_phantom(parameters: PhantomParameters) -> Phantom:
         occupied = paint_bone(ct, bone, parameters.scanner)
         masks[side] = ct.with_array(occupied >= 0.5)
         volumes_mm3[side] = solid_volume_mm3(ct, bone, VOLUME_STEP_MM)
+    hu = _reconstruct(ct, parameters, patient, noise_rng)
     s = parameters.scanner
-    hu = scanner.blur_in_plane(ct.array, s.pixel_mm, s.blur_sigma_mm)
-    hu += scanner.noise(hu.shape, s.pixel_mm, s.noise_sd_hu, noise_rng)
     truth = {
         "volume_mm3": volumes_mm3,
         "landmarks_mm": patient.landmarks(),

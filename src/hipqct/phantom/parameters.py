@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hipqct.phantom.confounders import Confounders, sample_confounders
 from hipqct.phantom.femur import FemurShape
 from hipqct.phantom.pelvis import PelvisShape
 from hipqct.phantom.scanner import Scanner
@@ -55,6 +56,7 @@ class PhantomParameters:
     soft: SoftTissue = field(default_factory=SoftTissue)
     pose: Pose = field(default_factory=Pose)
     scanner: Scanner = field(default_factory=Scanner)
+    confounders: Confounders = field(default_factory=Confounders)
     deformation_mm: float = 1.5
     roughness_mm: float = 0.35
 
@@ -163,6 +165,7 @@ def _soft(rng, sex: str, age: float, trochanter_mm: float) -> SoftTissue:
         skin_hu=float(rng.normal(10, 20)),
         vessel_hu=float(rng.uniform(120, 260) if rng.random() < 0.35 else rng.normal(45, 6)),
         bladder_hu=float(rng.normal(8, 4)),
+        bowel_hu=float(rng.uniform(100, 400) if rng.random() < 0.2 else rng.normal(38, 8)),
         calcified_vessels=bool(rng.random() < 0.25),
         gas_radius_mm=float(rng.uniform(3, 22)),
     )
@@ -172,7 +175,7 @@ def _pose(rng) -> Pose:
     tilted = 4.0 if rng.random() < 0.25 else 1.5
     return Pose(
         shift_mm=tuple(float(v) for v in rng.normal(0, (12, 8))),
-        turn_deg=tuple(float(v) for v in rng.normal(0, tilted, size=3)),
+        turn_deg=tuple(float(v) for v in rng.normal(0, (tilted, 0.5 * tilted, tilted))),
         left_leg_deg=(float(rng.normal(2, 4)), float(rng.normal(4.5, 3)), float(rng.normal(6, 10))),
         right_leg_deg=(float(rng.normal(2, 4)), float(rng.normal(4.5, 3)), float(rng.normal(6, 10))),
     )
@@ -225,6 +228,7 @@ def sample_parameters(
         soft=_soft(rng, sex, age, trochanter_mm),
         pose=_pose(rng),
         scanner=_scanner(rng, float(common["head_radius_mm"])),
+        confounders=sample_confounders(rng, age),
         deformation_mm=float(rng.uniform(0.6, 2.2)),
         roughness_mm=float(rng.uniform(0.15, 0.5)),
     )

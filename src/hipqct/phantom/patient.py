@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from hipqct.phantom import femur, pelvis, shapes
+from hipqct.phantom import confounders, femur, pelvis, shapes
 from hipqct.phantom.blocks import Bone
 from hipqct.phantom.parameters import PhantomParameters
 
@@ -39,6 +39,11 @@ class Patient:
         self.bend = {side: shapes.WaveField(rng, 3, 55, 160) for side in SIDE}
         self.bend_sacrum = shapes.WaveField(rng, 3, 55, 160)
         self.hip_solids = {side: pelvis.hip_solids(parameters.pelvis, rng) for side in SIDE}
+        self.spurs, self.lesions = {}, {}
+        for side in SIDE:
+            shape = getattr(parameters, side)
+            self.spurs[side] = confounders.osteophytes(shape, parameters.confounders.osteophytes, rng)
+            self.lesions[side] = confounders.lesions(shape, parameters.confounders, rng)
         self.rough = {side: shapes.WaveField(rng, 1, 12, 35, waves=8) for side in SIDE}
 
     def to_patient(self, points_mm: np.ndarray) -> np.ndarray:
@@ -67,7 +72,10 @@ class Patient:
         def distance_mm(points_mm):
             local = self._to_femur(points_mm, side)
             away = shapes.sigmoid(shapes.sphere(local, (0, 0, 0), shape.head_radius_mm + 4) / 3)
-            return femur.periosteal_distance(local, shape) + self.rough[side](local)[0] * rough_mm * away
+            surface = femur.periosteal_distance(local, shape)
+            for center, radius_mm in self.spurs[side]:
+                surface = shapes.smooth_union(surface, shapes.sphere(local, center, radius_mm), 2.0)
+            return surface + self.rough[side](local)[0] * rough_mm * away
 
         def density(points_mm, depth_mm):
             local = self._to_femur(points_mm, side)
@@ -78,9 +86,25 @@ class Patient:
             trabecular = trabecular + femur.endosteal_density(depth_mm - thickness, thickness, shape)
             cortical = femur.cortical_density(thickness, shape) * (1 + np.float32(0.03) * grain)
             uneven = 1 + grain * np.minimum(np.float32(0.3), np.float32(0.35) / thickness)
-            return thickness * uneven, cortical, trabecular + spread * grain
+            trabecular = confounders.add_lesions(trabecular + spread * grain, local, self.lesions[side])
+            return thickness * uneven, cortical, trabecular
 
         return Bone(f"{side} femur", distance_mm, density)
+
+    def metal(self) -> Bone | None:
+        """The implant, if there is one, as a solid in the world."""
+        side = self.parameters.confounders.metal_side
+        if not side:
+            return None
+        shape = getattr(self.parameters, side)
+
+        def distance_mm(points_mm):
+            return confounders.metal_distance(self._to_femur(points_mm, side), shape)
+
+        def density(points_mm, depth_mm):
+            return np.float32(1.0), confounders.METAL_MG_CM3, confounders.METAL_MG_CM3
+
+        return Bone("implant", distance_mm, density)
 
     def pelvic_bones(self, rng) -> list[Bone]:
         """Both hip bones and the sacrum in the world."""
@@ -133,6 +157,6 @@ class Patient:
                 "head_center": self.to_world((0, 0, 0), side).tolist(),
                 "neck_center": self.to_world(-0.5 * shape.neck_length_mm * shape.neck_axis, side).tolist(),
                 "shaft_point": self.to_world(shape.shaft_point_mm, side).tolist(),
-                "lesser_trochanter": self.to_world(shape.at(-13, 15, -35), side).tolist(),
+                "lesser_trochanter": self.to_world(shape.at(-13, 15, -31), side).tolist(),
             }
         return named

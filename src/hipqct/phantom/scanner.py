@@ -13,6 +13,9 @@ HIGHEST_HU = 3071
 # to here and falls off beyond (Boedeker 2007, doi 10.1088/0031-9155/52/14/002).
 NOISE_PEAK_PER_MM = 0.22
 
+# Length (one SD) of the lateral streaks in scans with too few photons.
+STREAK_MM = 10.0
+
 
 @dataclass(frozen=True)
 class Scanner:
@@ -52,8 +55,11 @@ def blur_in_plane(hu: np.ndarray, pixel_mm: float, sigma_mm: float) -> np.ndarra
     return ndimage.gaussian_filter(hu, (sigma, sigma, 0), mode="nearest", truncate=4.0)
 
 
-def noise(shape, pixel_mm: float, sd_hu: float, rng) -> np.ndarray:
-    """Correlated noise, shape ``(nx, ny, nz)``: independent slices with a ramp-like in-plane spectrum."""
+def noise(shape, pixel_mm: float, sd_hu: float, rng, streaks: float = 0.0) -> np.ndarray:
+    """Correlated noise, shape ``(nx, ny, nz)``: independent slices with a ramp-like in-plane spectrum.
+
+    ``streaks`` adds the lateral streaks of photon starvation through the hips, as a ratio to ``sd_hu``.
+    """
     fx = np.fft.fftfreq(shape[0], pixel_mm)[:, None]
     fy = np.fft.rfftfreq(shape[1], pixel_mm)[None]
     frequency = np.hypot(fx, fy).astype(np.float32)
@@ -64,6 +70,9 @@ def noise(shape, pixel_mm: float, sd_hu: float, rng) -> np.ndarray:
     for k in range(shape[2]):
         white = rng.standard_normal(shape[:2], dtype=np.float32)
         out[..., k] = np.fft.irfft2(np.fft.rfft2(white) * filtering, shape[:2]) * (sd_hu / gain)
+    if streaks:
+        rays = ndimage.gaussian_filter(out, (STREAK_MM / pixel_mm, 0, 0), mode="wrap")
+        out += rays * (streaks * sd_hu / rays.std())
     return out
 
 

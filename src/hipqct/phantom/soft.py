@@ -25,6 +25,7 @@ class SoftTissue:
     skin_hu: float = 30.0
     vessel_hu: float = 60.0
     bladder_hu: float = 8.0
+    bowel_hu: float = 38.0
     calcified_vessels: bool = False
     gas_radius_mm: float = 15.0
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from hipqct.image import Image
 from hipqct.phantom import shapes
+from hipqct.phantom.confounders import hand_tubes
 from hipqct.phantom.parameters import PhantomParameters
 from hipqct.phantom.patient import SIDE, Patient
 from hipqct.phantom.soft import soft_fields
@@ -60,6 +61,10 @@ def paint_soft_tissue(ct: Image, parameters: PhantomParameters, patient: Patient
     fields = soft_fields(patient.to_patient(up.points_mm), soft, patient.half_width_mm, rng)
     fields["joint"] = _joints(up.points_mm, parameters, patient)
     back_mm = _back(up.points_mm, fields["body"])
+    if parameters.confounders.hands:
+        tubes = hand_tubes(parameters.confounders.hands, soft.half_width_mm, rng)
+        local = patient.to_patient(up.points_mm)
+        fields["hand"] = np.minimum.reduce([shapes.cone(local, s, e, r, r) for s, e, r in tubes])
     furniture, rods = _furniture(ct, parameters, back_mm)
     for k in range(ct.shape[2]):
         f = {name: up.slice(field, k) for name, field in fields.items()}
@@ -74,9 +79,13 @@ def paint_soft_tissue(ct: Image, parameters: PhantomParameters, patient: Patient
         hu = _blend(hu, f["bladder"] - 3, 1.5, 35.0)
         hu = _blend(hu, f["bladder"], 1.5, soft.bladder_hu)
         hu = _blend(hu, f["rectum"], 1.5, 38.0 + 8 * f["streak"])
+        hu = _blend(hu, f["rectum"] + 4, 1.5, soft.bowel_hu)
         hu = _blend(hu, f["vessel"], 1.5, soft.vessel_hu)
         if soft.calcified_vessels:
             hu = _blend(hu, np.maximum(np.abs(f["vessel"]) - 0.6, 1.2 - f["streak"]), 1.0, 700.0)
+        if "hand" in f:
+            hu = _blend(hu, f["hand"], pixel_mm, soft.muscle_hu)
+            hu = _blend(hu, f["hand"] + 4.5, 1.5, 750.0)
         ct.array[..., k] = _blend(hu, np.maximum(f["gas"], f["rectum"] + 3), 1.5, -950.0)
     return rods
 
