@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from pydicom.uid import ImplicitVRLittleEndian
 
 from hipqct.errors import ScanError
 from hipqct.image import Image
@@ -166,6 +167,8 @@ def _stored_pixels(header: Header, frames: int) -> np.ndarray:
         with python_warnings.catch_warnings():
             python_warnings.simplefilter("ignore")  # pydicom's warnings may quote values
             dataset = pydicom.dcmread(header.path, force=True)
+            if "TransferSyntaxUID" not in dataset.file_meta:  # a file without preamble has no meta header
+                dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
             stored = dataset.pixel_array
     except Exception as error:  # decoders raise whatever they like
         syntax = header.dataset.file_meta.get("TransferSyntaxUID")

@@ -54,6 +54,7 @@ WANTED = [
     *FUNCTIONAL_GROUPS,
     *IDENTITY,
 ]
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 SHORTEST_IDENTITY = 3  # characters; shorter pieces of a name occur in file names by chance
 
 
@@ -98,34 +99,53 @@ def read_headers(scan: Path) -> list[Header]:
     ScanError, since it may be a lost slice.
     """
     files = [scan] if scan.is_file() else sorted(p for p in scan.rglob("*") if p.is_file())
-    found = (read_header(path, scan) for path in files if not path.name.startswith("."))
-    return [header for header in found if header is not None]
+    headers, faults = [], []
+    for path in files:
+        try:
+            header = None if path.name.startswith(".") else read_header(path, scan)
+        except ScanError as error:
+            faults.append(str(error))
+        else:
+            headers += [header] if header else []
+    if faults:
+        text = faults[0]
+        for header in headers:  # a file that tells no name may still be called by it
+            text = without_identity(text, header.dataset)
+        raise ScanError(text)
+    return headers
 
 
 def read_header(path: Path, scan: Path) -> Header | None:
     """The header of one file of ``scan``, or None when it is no DICOM; ScanError as ``read_headers``."""
     name = path.name if path == scan else path.relative_to(scan).as_posix()
-    named_dicom = path.suffix.lower() in (".dcm", ".dicom", ".ima")
-    with path.open("rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's warnings quote values, names among them
-        start = file.read(132)
-        file.seek(0)
-        has_magic = start[128:] == b"DICM"
-        if not has_magic and start[:2] not in (b"\x08\x00", b"\x02\x00"):
-            if named_dicom or (not start and not path.suffix):
-                raise ScanError(
-                    f"{name} is {'not DICOM' if start else 'empty'}; copy it again or take it away"
-                )
-            return None
-        try:
+    try:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's warnings quote values, names among them
+            start = file.read(132)
+            file.seek(0)
+            has_magic = start[128:] == b"DICM"
+            if not has_magic and start[:2] not in (b"\x08\x00", b"\x02\x00"):
+                if path.suffix.lower() in DICOM_SUFFIXES or not (start or path.suffix):
+                    what = "not DICOM" if start else "empty"
+                    raise ScanError(f"{name} is {what}; copy it again or take it away")
+                return None
             dataset = pydicom.dcmread(
                 file, stop_before_pixels=True, force=not has_magic, specific_tags=WANTED
             )
             fault = _pixel_fault(file, dataset)
-        except (InvalidDicomError, EOFError, ValueError, KeyError, AttributeError, struct.error) as error:
-            raise ScanError(
-                f"{name} has a DICOM header that cannot be read or is cut short; copy it again"
-            ) from error
+    except (
+        OSError,
+        InvalidDicomError,
+        EOFError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        struct.error,
+    ) as error:
+        what = (
+            "cannot be opened" if isinstance(error, OSError) else "has a header that is damaged or cut short"
+        )
+        raise ScanError(f"{name} {what}; copy it again") from error
     if "MediaStorageDirectoryStorage" in UID(dataset.file_meta.get("MediaStorageSOPClassUID", "")).keyword:
         return None
     return Header(path, without_identity(name, dataset), dataset, fault)

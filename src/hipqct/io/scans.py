@@ -37,11 +37,9 @@ def read_scan(path: str | Path, series_uid: str | None = None) -> tuple[Image, d
     else:
         stored, facts = read_dicom(path, series_uid)
     ct = reorient_to_lps(stored)
-    warnings = (
-        facts.pop("warnings")
-        + check_geometry(ct)
-        + check_hounsfield(ct.array, ct.voxel_volume_mm3, path.name)
-    )
+    label = f"series {facts['series']}" if "series" in facts else path.name  # a folder may carry a name
+    warnings = [*facts.pop("warnings"), *check_geometry(ct)]
+    warnings += check_hounsfield(ct.array, ct.voxel_volume_mm3, label)
     return ct, facts | _image_facts(stored, ct) | {"warnings": warnings}
 
 
@@ -78,7 +76,7 @@ def check_scan(path: str | Path, series_uid: str | None = None) -> list[Finding]
 
 def _check_there(path: Path) -> None:
     if not path.exists():
-        raise ScanError(f"the scan {path} is not there; correct the sample sheet")
+        raise ScanError(f"the scan {path.name} is not there; correct the sample sheet")
 
 
 def _type_warnings(header: ImageHeader) -> list[str]:
