@@ -59,12 +59,7 @@ def read_image_header(path: Path) -> ImageHeader:
             f"{path.name} holds {'x'.join(map(str, size))} voxels of {values} value(s); "
             "one 3-D image of single values is needed"
         )
-    direction = np.array(reader.GetDirection()).reshape(reader.GetDimension(), -1)[:3, :3]
-    skew = np.abs(direction.T @ direction - np.eye(3)).max()
-    if skew > COSINE_TOLERANCE:
-        raise ScanError(
-            f"{path.name} has axes that are not perpendicular (cosine {skew:.3f}); export it again"
-        )
+    direction = _direction(path, reader)
     pixel_type = sitk.GetPixelIDValueAsString(reader.GetPixelID())
     header = ImageHeader(size, reader.GetSpacing()[:3], reader.GetOrigin()[:3], direction, pixel_type)
     if is_nifti(path):
@@ -74,6 +69,16 @@ def read_image_header(path: Path) -> ImageHeader:
             f"{path.name} has no space field, so left and right cannot be told; export it with one"
         )
     return header
+
+
+def _direction(path: Path, reader: sitk.ImageFileReader) -> np.ndarray:
+    direction = np.array(reader.GetDirection()).reshape(reader.GetDimension(), -1)[:3, :3]
+    skew = np.abs(direction.T @ direction - np.eye(3)).max()
+    if skew > COSINE_TOLERANCE:
+        raise ScanError(
+            f"{path.name} has axes that are not perpendicular (cosine {skew:.3f}); export it again"
+        )
+    return direction
 
 
 def _size(reader: sitk.ImageFileReader) -> tuple[int, ...]:
