@@ -1,0 +1,72 @@
+"""Crops and probability maps as HDF5: voxels in compressed chunks, with their place in the world."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from hipqct.errors import ScanError
+from hipqct.image import Image
+from hipqct.io.files import replace_when_done
+
+ROI, PROBABILITY = "ct_hu", "probability"
+PROBABILITY_STEPS = 255  # stored as uint8: a probability is kept to within 0.002
+CHUNK_SLICES = 8
+
+
+def write_roi(image: Image, path, attributes: dict) -> None:
+    """Write a crop (HU, int16) and what is known of it to roi.h5; arrays stay ``[x, y, z]``."""
+    _write(image.with_array(np.asarray(image.array, np.int16)), path, ROI, {"units": "HU", **attributes})
+
+
+def read_roi(path) -> tuple[Image, dict]:
+    """Read a crop written by `write_roi`: the image and its attributes; ScanError when it is none."""
+    return _read(path, ROI)
+
+
+def write_probability(image: Image, path, attributes: dict) -> None:
+    """Write a probability map (0..1) as uint8, 255 times the probability, rounded.
+
+    Raises:
+        ValueError: values outside 0..1 or NaN.
+    """
+    if not (image.array.min() >= 0 and image.array.max() <= 1):
+        raise ValueError(f"probability must lie in 0..1, got {image.array.min()} to {image.array.max()}")
+    stored = np.rint(image.array * PROBABILITY_STEPS).astype(np.uint8)
+    _write(image.with_array(stored), path, PROBABILITY, {"scale": 1 / PROBABILITY_STEPS, **attributes})
+
+
+def read_probability(path) -> tuple[Image, dict]:
+    """Read a map written by `write_probability` as float32 in 0..1; ScanError when it is none."""
+    image, attributes = _read(path, PROBABILITY)
+    return image.with_array(image.array.astype(np.float32) / PROBABILITY_STEPS), attributes
+
+
+def _write(image: Image, path, name: str, attributes: dict) -> None:
+    with replace_when_done(path) as temporary, h5py.File(temporary, "w") as file:
+        nx, ny, nz = image.shape
+        chunks = (nx, ny, min(CHUNK_SLICES, nz))
+        data = file.create_dataset(name, data=image.array, chunks=chunks, compression="gzip", shuffle=True)
+        data.attrs["axes"] = "x, y, z; LPS world millimetres"
+        data.attrs["spacing_mm"] = image.spacing_mm
+        data.attrs["origin_mm"] = image.origin_mm
+        data.attrs["direction"] = image.direction
+        for key, value in attributes.items():
+            data.attrs[key] = value
+
+
+def _read(path, name: str) -> tuple[Image, dict]:
+    path = Path(path)
+    try:
+        with h5py.File(path, "r") as file:
+            data = file[name]
+            attributes = {key: _plain(value) for key, value in data.attrs.items()}
+            array = data[()]
+    except (OSError, KeyError) as error:
+        raise ScanError(f"{path} is not a complete file with '{name}': delete it and run again.") from error
+    place = {key: attributes.pop(key) for key in ("spacing_mm", "origin_mm", "direction")}
+    return Image(array, **place), attributes
+
+
+def _plain(value):
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,128 @@
+"""The real workflow on four small synthetic subjects, one of them with a truncated slice."""
+
+import json
+
+import pytest
+
+from .conftest import COHORT, ROOT, make_study
+
+GOOD = ("S001", "S002", "S004")
+
+
+def truncate_one_slice(study):
+    """Cut a slice of S003 short; returns what to call to mend it."""
+    path = sorted((study.folder / "scans/S003/dicom").iterdir())[5]
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    return lambda: path.write_bytes(whole)
+
+
+def planned(run) -> set[str]:
+    """Names of the rules that a dry run would run."""
+    return {line.split()[1].rstrip(":") for line in run.stdout.splitlines() if line.startswith("rule ")}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, phantoms):
+    """The study after a run in which S003 was truncated."""
+    study = make_study(tmp_path_factory.mktemp("study"), phantoms)
+    study.mend = truncate_one_slice(study)
+    study.first_run = study.run()
+    return study
+
+
+def test_a_bad_scan_stops_neither_the_others_nor_the_tables(study):
+    assert study.first_run.returncode != 0
+    status = {row["subject"]: row["status"] for row in study.table("subjects")}
+    assert status == {subject: "done" if subject in GOOD else "failed" for subject in COHORT}
+    (failure,) = study.table("failures")
+    assert (failure["subject"], failure["side"], failure["step"]) == ("S003", "left", "import_scan")
+    assert "truncated" in failure["reason"].lower()
+    assert failure["reason"].count("\n") == 0
+    assert not (study.folder / "results/subjects/S003/ct.nii.gz").exists()
+
+
+def test_every_promised_file_of_a_good_subject_is_there(study):
+    for subject in GOOD:
+        for name in ("../ct.nii.gz", "../scan.json", "../resampled.nii.gz", "roi.h5", "probability.h5"):
+            assert study.path(subject, name).exists(), (subject, name)
+        for name in ("mask.nii.gz", "mask_native.nii.gz", "qc.png", "mesh/surface.stl", "mesh/hex.inp"):
+            assert study.path(subject, name).exists(), (subject, name)
+        volume = json.loads(study.path(subject, "volume.json").read_text())
+        assert 30_000 < volume["volume_mm3"] < 300_000
+        evaluation = json.loads(study.path(subject, "evaluation.json").read_text())
+        assert evaluation["dice"] > 0.8  # coarse pixels: the real measure is the demo's
+    assert (study.folder / "results/cohort/report.html").exists()
+    assert {row["cohort"]: row["n"] for row in study.table("segmentation")} == {
+        "all": "3",
+        "male": "2",
+        "female": "1",
+    }
+
+
+def test_the_mended_scan_runs_its_own_jobs_and_the_cohorts_only(study):
+    study.mend()
+    plan = study.run("--dry-run")
+    jobs = [line for line in plan.stdout.splitlines() if line.strip().startswith("output:")]
+    assert jobs
+    assert all("/S003/" in line or "results/cohort" in line for line in jobs)
+    run = study.run()
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert [row["status"] for row in study.table("subjects")] == ["done"] * 4
+    assert study.table("failures") == []
+    again = study.run("--dry-run")
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_one_subject_runs_alone(tmp_path, phantoms):
+    study = make_study(tmp_path, phantoms)
+    run = study.run("results/subjects/S001/left/volume.json")
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert study.path("S001", "volume.json").exists()
+    assert [p.name for p in (tmp_path / "results/subjects").iterdir()] == ["S001"]
+    assert not (tmp_path / "results/cohort").exists()
+
+
+def test_a_failing_single_target_leaves_the_cohort_alone(tmp_path, phantoms):
+    study = make_study(tmp_path, phantoms)
+    truncate_one_slice(study)
+    assert study.run("results/subjects/S003/left/volume.json").returncode != 0
+    assert not (tmp_path / "results/cohort").exists()
+
+
+def test_a_bad_sheet_or_configuration_stops_before_any_job(tmp_path, phantoms):
+    study = make_study(tmp_path, phantoms)
+    sheet = tmp_path / "config/samples.tsv"
+    good = sheet.read_text()
+    sheet.write_text(good.replace("\tF\t70", "\tW\t70"))
+    run = study.run()
+    assert run.returncode != 0
+    assert "line 2, sex: 'W': use F or M" in run.stdout + run.stderr
+    sheet.write_text(good)
+    run = study.run("--config", "crop={pixels: 100, pixel_mm: 0.8}")
+    assert "crop/pixels: 100 is not a multiple of 8" in run.stdout + run.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_excluded_subject_is_listed_and_not_run(tmp_path, phantoms):
+    study = make_study(tmp_path, phantoms)
+    sheet = tmp_path / "config/samples.tsv"
+    sheet.write_text(sheet.read_text().replace("\tleft\t\t", "\tleft\tmotion\t"))
+    run = study.run()
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert {row["status"] for row in study.table("subjects")} == {"excluded"}
+    assert not (tmp_path / "results/subjects").exists()
+
+
+def test_the_shipped_configuration_plans_the_demo():
+    study = make_plan()
+    assert study.returncode == 0, study.stderr[-2000:]
+
+
+def make_plan():
+    """A dry run of the project as it stands in a fresh clone."""
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "--cores", "2", "--nolock"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
