@@ -10,7 +10,7 @@ from keras import layers
 
 from hipqct.network import NORM_EPSILON, check_weights, weight_shapes
 
-NORM_MOMENTUM = 0.9  # batches are few but large patches: ten steps of memory
+NORM_MOMENTUM = 0.97  # batches are few but large patches: some thirty steps of memory
 
 
 def build_vnet(config: dict) -> keras.Model:

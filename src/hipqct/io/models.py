@@ -31,10 +31,12 @@ SPACING_TOLERANCE = 0.01  # relative; 1% of 192 pixels is 1.5 mm over the whole 
 
 def write_weights(weights: dict[str, np.ndarray], path, kernel_dtype: str = "float32") -> None:
     """Write weights; kernels as ``kernel_dtype`` (float16 halves the file), everything else as float32."""
-    with replace_when_done(path) as temporary, h5py.File(temporary, "w") as file:
+    with replace_when_done(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
         for name, weight in weights.items():
-            dtype = kernel_dtype if name.endswith("/kernel") else "float32"
-            file.create_dataset(name, data=weight.astype(dtype), compression="gzip", track_times=False)
+            if name.endswith("/kernel"):
+                file.create_dataset(name, data=weight.astype(kernel_dtype), compression="gzip")
+            else:
+                file.create_dataset(name, data=weight.astype(np.float32))
 
 
 def read_weights(path) -> dict[str, np.ndarray]:
