@@ -44,16 +44,17 @@ class FemurShape:
     lesser_trochanter_mm: float = 8.0
     fovea_depth_mm: float = 1.8
     shell_mm: float = 0.85
-    calcar_mm: float = 3.6
+    calcar_mm: float = 4.2
     shaft_cortex_mm: float = 6.0
     cortical_mg_cm3: float = 1120.0
-    head_mg_cm3: float = 200.0
+    head_mg_cm3: float = 170.0
     neck_mg_cm3: float = 85.0
     trochanter_mg_cm3: float = 75.0
     marrow_mg_cm3: float = -55.0
-    compressive_mg_cm3: float = 130.0
+    compressive_mg_cm3: float = 210.0
+    compressive_width: float = 0.34
     tensile_mg_cm3: float = 60.0
-    ward_mg_cm3: float = 60.0
+    ward_mg_cm3: float = 90.0
     texture_mg_cm3: float = 55.0
     endosteal_mg_cm3: float = 380.0
     endosteal_mm: float = 2.2
@@ -156,7 +157,7 @@ def _trochanters(points_mm: np.ndarray, shape: FemurShape) -> list:
         shapes.cone(points_mm, at(8, 5, 16), at(4, 12, 30 + tip), 11 * g, 7 * g),
         shapes.cone(points_mm, at(3, 13, 27 + tip), at(-5, 15, 16), 5.5 * g, 5.5 * g),
         shapes.cone(points_mm, at(-4, 14, 14), at(-11, 11, -28), 5.5 * k, 6 * k),
-        shapes.cone(points_mm, at(-7, 7, -26), at(-11 - 4 * small, 10 + 7 * small, -31), 11 * k, 6.5 * k),
+        shapes.cone(points_mm, at(-7, 7, -24), at(-11 - 5 * small, 11 + 9 * small, -31), 11 * k, 6 * k),
     ]
 
 
@@ -171,7 +172,9 @@ def periosteal_distance(points_mm: np.ndarray, shape: FemurShape) -> np.ndarray:
     fovea = shapes.sphere(points_mm, fovea_axis * (radius_mm + 7 - shape.fovea_depth_mm), 7.0)
     head = shapes.smooth_cut(head, fovea, 2.0)
     k = shape.scale
-    bone = shapes.union_all([_shaft(c, shape), *_trochanters(points_mm, shape)], 9 * k)
+    *greater, lesser = _trochanters(points_mm, shape)
+    bone = shapes.union_all([_shaft(c, shape), *greater], 9 * k)
+    bone = shapes.smooth_union(bone, lesser, 5 * k)
     bone = shapes.smooth_union(bone, _neck(c, shape), 10 * k)
     bone = shapes.smooth_cut(bone, shapes.sphere(points_mm, shape.at(-9, 11, 20), 7.5 * k), 6 * k)
     return shapes.smooth_union(bone, head, 5 * k)
@@ -224,7 +227,9 @@ def trabecular_density(points_mm: np.ndarray, shape: FemurShape) -> np.ndarray:
     base = base + (shape.trochanter_mg_cm3 - base) * lateral
     top = np.array([0.0, 0.0, radius])
     calcar = -0.55 * length * n + np.array([0, 0, -0.6 * radius])
-    compressive = np.exp(-((_distance_to_line(points_mm, top, calcar) / np.float32(0.36 * radius)) ** 2))
+    compressive = np.exp(
+        -((_distance_to_line(points_mm, top, calcar) / np.float32(shape.compressive_width * radius)) ** 2)
+    )
     arc = shapes.union_all(
         [
             _distance_to_line(points_mm, (-0.5 * radius, 0, 0), -0.35 * length * n + [0, 0, 0.35 * radius]),

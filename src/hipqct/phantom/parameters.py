@@ -94,16 +94,17 @@ def _anatomy(rng, sex: str, age: float) -> dict:
         "lesser_trochanter_mm": np.clip(rng.normal(8, 1.5), 4, 12),
         "fovea_depth_mm": rng.uniform(1.0, 3.0),
         "shell_mm": np.clip(rng.normal(0.85, 0.17), 0.5, 1.4),
-        "calcar_mm": np.clip(draw(3.2, 3.8, 0.6) * thinning, 1.6, 6.0),
+        "calcar_mm": np.clip(draw(3.8, 4.6, 0.7) * thinning, 1.6, 6.0),
         "shaft_cortex_mm": np.clip(draw(6.0, 7.0, 0.9, 0.2) * thinning, 2.6, 9.0),
         "cortical_mg_cm3": np.clip(rng.normal(1110, 55) - 12 * max(age - 50, 0) / 10, 900, 1260),
-        "head_mg_cm3": draw(215, 225, 20) * quality,
-        "neck_mg_cm3": draw(118, 124, 22) * quality,
+        "head_mg_cm3": draw(150, 160, 22) * quality,
+        "neck_mg_cm3": draw(92, 98, 22) * quality,
         "trochanter_mg_cm3": draw(112, 118, 22) * quality,
         "marrow_mg_cm3": rng.normal(-48, 12) + 60 * max(0.0, rng.normal(0, 0.4)),
-        "compressive_mg_cm3": draw(165, 175, 35) * quality,
+        "compressive_mg_cm3": draw(225, 240, 50) * quality,
+        "compressive_width": rng.uniform(0.26, 0.45),
         "tensile_mg_cm3": draw(65, 70, 15) * quality,
-        "ward_mg_cm3": rng.uniform(40, 110) + 20 * (1 - loss),
+        "ward_mg_cm3": rng.uniform(60, 140) + 20 * (1 - loss),
         "texture_mg_cm3": rng.uniform(20, 60),
         "endosteal_mg_cm3": rng.uniform(200, 550),
         "endosteal_mm": rng.uniform(1.5, 4.0),
@@ -129,7 +130,7 @@ def _pelvis(rng, sex: str, common: dict) -> PelvisShape:
     woman = sex == "F"
     arthritic = rng.random() < 0.12
     joint_mm = rng.uniform(0.3, 1.6) if arthritic else np.clip(rng.normal(3.4, 0.8), 1.5, 5.0)
-    density = common["head_mg_cm3"] / 200
+    density = common["head_mg_cm3"] / 155
     return PelvisShape(
         head_radius_mm=float(common["head_radius_mm"]),
         joint_space_mm=float(joint_mm),
@@ -137,7 +138,8 @@ def _pelvis(rng, sex: str, common: dict) -> PelvisShape:
         cup_abduction_deg=float(rng.normal(42, 4)),
         cup_anteversion_deg=float(rng.normal(20 if woman else 16, 5)),
         wall_mm=float(np.clip(rng.normal(5.5, 0.8), 3.5, 8)),
-        cortex_mm=float(np.clip(rng.normal(1.6, 0.25), 0.9, 2.4)),
+        rim_mm=float(rng.normal(0.0, 2.0)),
+        cortex_mm=float(np.clip(rng.normal(1.4, 0.25), 0.9, 2.4)),
         roof_mm=float(np.clip(rng.normal(3.0, 0.6), 1.5, 5)),
         cortical_mg_cm3=float(rng.normal(930, 60)),
         trabecular_mg_cm3=float(140 * density * np.exp(rng.normal(0, 0.15))),

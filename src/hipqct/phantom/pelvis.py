@@ -23,6 +23,7 @@ class PelvisShape:
     cup_abduction_deg: float = 45.0
     cup_anteversion_deg: float = 18.0
     wall_mm: float = 5.0
+    rim_mm: float = 1.0
     cortex_mm: float = 1.6
     roof_mm: float = 3.0
     cortical_mg_cm3: float = 950.0
@@ -57,9 +58,9 @@ def _cup(points_mm: np.ndarray, shape: PelvisShape) -> np.ndarray:
     outward = shapes.dot(points_mm, shape.opening)
     radius = shapes.sphere(points_mm, (0, 0, 0), 0)
     roof = shapes.sigmoid((points_mm[2] + np.float32(0.3) * points_mm[1]) / np.float32(8) - 1)
-    thickness = np.float32(shape.wall_mm * 0.75) + np.float32(shape.wall_mm) * roof
+    thickness = np.float32(shape.wall_mm * 0.7) + np.float32(shape.wall_mm * 0.6) * roof
     shell = radius - np.float32(shape.socket_radius_mm) - thickness
-    shell = -shapes.smooth_union(-shell, np.float32(4.0 * shape.scale) - outward, 5.0)
+    shell = -shapes.smooth_union(-shell, np.float32(shape.rim_mm * shape.scale) - outward, 3.0)
     r = shape.socket_radius_mm
     low, lower = (-0.5 * r, -0.15 * r, -0.75 * r), (-0.4 * r, -0.2 * r, -1.6 * r)
     return shapes.smooth_cut(shell, shapes.cone(points_mm, low, lower, 0.36 * r, 0.4 * r), 4.0)
@@ -69,7 +70,7 @@ def _cup(points_mm: np.ndarray, shape: PelvisShape) -> np.ndarray:
 HIP_CONES = {
     "body of ilium": ((-13, 5, 30), (-2, 5, 50), 17, 12),
     "wing above": ((-2, 5, 48), (18, 8, 90), 11, 7),
-    "roof": ((-4, 2, 31), (9, 2, 30), 9, 7),
+    "roof": ((-4, 4, 32), (8, 5, 31), 9, 6),
     "anterior inferior spine": ((-12, -14, 26), (4, -27, 32), 10, 5),
     "anterior border": ((3, -25, 34), (20, -32, 62), 5, 6),
     "greater sciatic notch": ((-18, 22, 30), (-20, 44, 40), 11, 9),
@@ -147,7 +148,7 @@ def hip_distance(points_mm: np.ndarray, shape: PelvisShape, solids: list) -> np.
     bone = shapes.union_all([_cup(points_mm, shape), *(s(points_mm) for s in solids)], 8.0 * shape.scale)
     r = shape.socket_radius_mm
     socket = shapes.sphere(points_mm, (0, 0, 0), r)
-    doorway = shapes.cone(points_mm, (0, 0, 0), 60 * shape.opening, 0.8 * r, 1.1 * r)
+    doorway = shapes.cone(points_mm, shape.rim_mm * shape.opening, 60 * shape.opening, r, 1.35 * r)
     bone = shapes.smooth_cut(shapes.smooth_cut(bone, socket, 1.0), doorway, 3.0)
     gap = np.float32(2.0 - shape.half_width_mm) - points_mm[0]
     return -shapes.smooth_union(-bone, -gap, 3.0)
