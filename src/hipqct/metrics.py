@@ -1,0 +1,167 @@
+"""How well masks and volumes agree with their references."""
+
+import numpy as np
+from scipy import ndimage, stats
+
+# Half the width of Bland-Altman's limits of agreement in standard deviations (95% of a normal distribution).
+LIMITS_SD = 1.96
+HAUSDORFF_PERCENT = 95
+AGREEMENT = (
+    "volume_mean_mm3",
+    "volume_sd_mm3",
+    "mae_mm3",
+    "rmse_mm3",
+    "r2",
+    "r2_p",
+    "re_min_percent",
+    "re_max_percent",
+    "bias_mm3",
+    "loa_low_mm3",
+    "loa_high_mm3",
+)
+
+
+def _counts(reference: np.ndarray, predicted: np.ndarray) -> tuple[int, int, int, int]:
+    """True positives, false positives, false negatives and true negatives over all voxels."""
+    reference, predicted = np.asarray(reference, bool), np.asarray(predicted, bool)
+    if reference.shape != predicted.shape:
+        raise ValueError(f"masks must have one shape, got {reference.shape} and {predicted.shape}")
+    both, in_reference, in_predicted = (
+        int(np.count_nonzero(m)) for m in (reference & predicted, reference, predicted)
+    )
+    return both, in_predicted - both, in_reference - both, reference.size - in_reference - in_predicted + both
+
+
+def dice(reference: np.ndarray, predicted: np.ndarray) -> float:
+    """Dice coefficient, twice the overlap over the sum of both masks; the order does not matter.
+
+    Raises:
+        ValueError: both masks are empty, or their shapes differ.
+    """
+    both, false_positive, false_negative, _ = _counts(reference, predicted)
+    if both + false_positive + false_negative == 0:
+        raise ValueError("dice needs a voxel in at least one mask, got two empty masks")
+    return 2 * both / (2 * both + false_positive + false_negative)
+
+
+def sensitivity(reference: np.ndarray, predicted: np.ndarray) -> float:
+    """Share of the reference's voxels that are predicted.
+
+    Raises:
+        ValueError: the reference is empty, or the shapes differ.
+    """
+    both, _, false_negative, _ = _counts(reference, predicted)
+    if both + false_negative == 0:
+        raise ValueError("sensitivity needs a voxel in the reference, got an empty mask")
+    return both / (both + false_negative)
+
+
+def specificity(reference: np.ndarray, predicted: np.ndarray) -> float:
+    """Share of the voxels outside the reference that are not predicted; depends on the image's size.
+
+    Raises:
+        ValueError: the reference fills the image, or the shapes differ.
+    """
+    _, false_positive, _, neither = _counts(reference, predicted)
+    if neither + false_positive == 0:
+        raise ValueError("specificity needs a voxel outside the reference, got a full mask")
+    return neither / (neither + false_positive)
+
+
+def surface_distances_mm(
+    a: np.ndarray, b: np.ndarray, spacing_mm: tuple[float, float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distances from each surface voxel of ``a`` to the nearest of ``b``, and from ``b`` to ``a``, in mm.
+
+    A surface voxel belongs to the mask and has a face neighbour outside it; beyond the image counts as
+    outside. Distances run between voxel centres.
+
+    Raises:
+        ValueError: a mask is empty, or their shapes differ.
+    """
+    a, b = np.asarray(a, bool), np.asarray(b, bool)
+    if a.shape != b.shape:
+        raise ValueError(f"masks must have one shape, got {a.shape} and {b.shape}")
+    if not (a.any() and b.any()):
+        raise ValueError("surface distances need a voxel in each mask, got an empty mask")
+    box = ndimage.find_objects((a | b).astype(np.uint8))[0]
+    surfaces = [m & ~ndimage.binary_erosion(m) for m in (a[box], b[box])]
+    to_a, to_b = (ndimage.distance_transform_edt(~surface, sampling=spacing_mm) for surface in surfaces)
+    return to_b[surfaces[0]], to_a[surfaces[1]]
+
+
+def hausdorff95_mm(a: np.ndarray, b: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
+    """95% Hausdorff distance in mm: the larger of the two directed 95th percentiles.
+
+    So do Metrics Reloaded (Maier-Hein et al. 2024, Nat Methods 21:195) and MONAI; other tools take the
+    percentile of both directions pooled, which is never larger. Surfaces as in `surface_distances_mm`.
+
+    Raises:
+        ValueError: a mask is empty, or their shapes differ.
+    """
+    return float(max(np.percentile(d, HAUSDORFF_PERCENT) for d in surface_distances_mm(a, b, spacing_mm)))
+
+
+def average_surface_distance_mm(
+    a: np.ndarray, b: np.ndarray, spacing_mm: tuple[float, float, float]
+) -> float:
+    """Average symmetric surface distance in mm: the mean over the surface voxels of both masks together.
+
+    Heimann et al. 2009 (IEEE Trans Med Imaging 28:1251). Surfaces as in `surface_distances_mm`.
+
+    Raises:
+        ValueError: a mask is empty, or their shapes differ.
+    """
+    return float(np.concatenate(surface_distances_mm(a, b, spacing_mm)).mean())
+
+
+def relative_error_percent(reference, predicted):
+    """``100 * (predicted - reference) / reference``: positive where the prediction is too large.
+
+    Raises:
+        ValueError: a reference is not positive.
+    """
+    if not np.all(np.asarray(reference) > 0):
+        raise ValueError(f"reference must be positive, got {reference}")
+    return 100 * (predicted - reference) / reference
+
+
+def volume_agreement(reference_mm3: np.ndarray, predicted_mm3: np.ndarray) -> dict:
+    """Agreement of predicted with reference volumes over a cohort, shape (n,) each, in mm3.
+
+    Returns:
+        ``n``; ``volume_mean_mm3`` and ``volume_sd_mm3`` of the reference (ddof 0, as the paper's Table 1);
+        ``mae_mm3``; ``rmse_mm3``; ``r2``, the coefficient of determination 1 - SS_res / SS_tot, which equals
+        1 - RMSE^2 / SD^2; ``r2_p``, the two-sided p-value of the Pearson correlation; ``re_min_percent`` and
+        ``re_max_percent``, see `relative_error_percent`; and ``bias_mm3``, ``loa_low_mm3``, ``loa_high_mm3``:
+        mean difference, predicted minus reference, and 1.96 SD (ddof 1) below and above it (Bland and Altman
+        1986, Lancet 1:307). NaN where n or the spread of the volumes does not allow a number: all for n = 0;
+        r2, r2_p and the limits for n = 1; r2 and r2_p without spread; r2_p for n = 2.
+    """
+    reference_mm3, predicted_mm3 = np.asarray(reference_mm3, float), np.asarray(predicted_mm3, float)
+    if reference_mm3.ndim != 1 or reference_mm3.shape != predicted_mm3.shape:
+        raise ValueError(f"volumes must be two lists, got {reference_mm3.shape} and {predicted_mm3.shape}")
+    n, nan = len(reference_mm3), float("nan")
+    if n == 0:
+        return {"n": 0, **dict.fromkeys(AGREEMENT, nan)}
+    difference_mm3 = predicted_mm3 - reference_mm3
+    error_percent = relative_error_percent(reference_mm3, predicted_mm3)
+    squares = float(np.sum((reference_mm3 - reference_mm3.mean()) ** 2))
+    spread = np.ptp(reference_mm3) > 0
+    correlated = n > 2 and spread and np.ptp(predicted_mm3) > 0
+    limit_mm3 = LIMITS_SD * float(np.std(difference_mm3, ddof=1)) if n > 1 else nan
+    bias_mm3 = float(difference_mm3.mean())
+    values = (
+        float(reference_mm3.mean()),
+        float(reference_mm3.std()),
+        float(np.abs(difference_mm3).mean()),
+        float(np.sqrt(np.mean(difference_mm3**2))),
+        1 - float(np.sum(difference_mm3**2)) / squares if spread else nan,
+        float(stats.pearsonr(reference_mm3, predicted_mm3).pvalue) if correlated else nan,
+        float(error_percent.min()),
+        float(error_percent.max()),
+        bias_mm3,
+        bias_mm3 - limit_mm3,
+        bias_mm3 + limit_mm3,
+    )
+    return {"n": n, **dict(zip(AGREEMENT, values, strict=True))}
