@@ -97,7 +97,7 @@ def test_the_percentile_bears_a_speck_that_the_mean_notices():
 
 def test_concentric_balls_are_their_radii_apart():
     r = np.linalg.norm(np.indices((60, 60, 60)) - 29.5, axis=0)
-    assert average_surface_distance_mm(r < 20, r < 24, (1, 1, 1)) == pytest.approx(4, abs=0.15)
+    assert average_surface_distance_mm(r < 20, r < 24, (1, 1, 1)) == pytest.approx(4, abs=0.3)
     assert hausdorff95_mm(r < 20, r < 24, (1, 1, 1)) == pytest.approx(4, abs=0.6)
 
 
@@ -112,7 +112,7 @@ def test_the_largest_distance_is_simpleitks_hausdorff():
     peer = sitk.HausdorffDistanceImageFilter()
     peer.Execute(*images)
     ours = max(d.max() for d in surface_distances_mm(a, b, (0.8, 0.8, 3.0)))
-    # ITK measures from every voxel to the other mask, we from surface to surface: here the same voxel is farthest.
+    # ITK takes every voxel of a mask, not its surface alone: the farthest is the same one here.
     assert ours == pytest.approx(peer.GetHausdorffDistance(), abs=1e-5)
 
 
@@ -140,7 +140,8 @@ def test_men_and_women_pool_to_table_1s_all():
 def test_r2_is_not_the_squared_correlation():
     reference = cohort(*MEN)
     agreement = volume_agreement(reference, 1.2 * reference)
-    assert agreement["r2"] < 0 < agreement["r2_p"] + 1
+    assert agreement["r2"] < 0
+    assert agreement["r2_p"] < 1e-6
     assert (agreement["re_min_percent"], agreement["re_max_percent"]) == pytest.approx((20, 20))
 
 

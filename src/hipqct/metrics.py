@@ -131,37 +131,48 @@ def volume_agreement(reference_mm3: np.ndarray, predicted_mm3: np.ndarray) -> di
 
     Returns:
         ``n``; ``volume_mean_mm3`` and ``volume_sd_mm3`` of the reference (ddof 0, as the paper's Table 1);
-        ``mae_mm3``; ``rmse_mm3``; ``r2``, the coefficient of determination 1 - SS_res / SS_tot, which equals
-        1 - RMSE^2 / SD^2; ``r2_p``, the two-sided p-value of the Pearson correlation; ``re_min_percent`` and
+        ``mae_mm3``; ``rmse_mm3``; ``r2`` and ``r2_p``, see `determination`; ``re_min_percent`` and
         ``re_max_percent``, see `relative_error_percent`; and ``bias_mm3``, ``loa_low_mm3``, ``loa_high_mm3``:
         mean difference, predicted minus reference, and 1.96 SD (ddof 1) below and above it (Bland and Altman
-        1986, Lancet 1:307). NaN where n or the spread of the volumes does not allow a number: all for n = 0;
-        r2, r2_p and the limits for n = 1; r2 and r2_p without spread; r2_p for n = 2.
+        1986, Lancet 1:307). NaN is what n or the spread does not allow: all of it for n = 0, limits for n = 1.
+
+    Raises:
+        ValueError: not two lists of the same length, or a reference that is not positive.
     """
     reference_mm3, predicted_mm3 = np.asarray(reference_mm3, float), np.asarray(predicted_mm3, float)
     if reference_mm3.ndim != 1 or reference_mm3.shape != predicted_mm3.shape:
         raise ValueError(f"volumes must be two lists, got {reference_mm3.shape} and {predicted_mm3.shape}")
-    n, nan = len(reference_mm3), float("nan")
+    n = len(reference_mm3)
     if n == 0:
-        return {"n": 0, **dict.fromkeys(AGREEMENT, nan)}
+        return {"n": 0, **dict.fromkeys(AGREEMENT, float("nan"))}
     difference_mm3 = predicted_mm3 - reference_mm3
     error_percent = relative_error_percent(reference_mm3, predicted_mm3)
-    squares = float(np.sum((reference_mm3 - reference_mm3.mean()) ** 2))
-    spread = np.ptp(reference_mm3) > 0
-    correlated = n > 2 and spread and np.ptp(predicted_mm3) > 0
-    limit_mm3 = LIMITS_SD * float(np.std(difference_mm3, ddof=1)) if n > 1 else nan
-    bias_mm3 = float(difference_mm3.mean())
+    bias_mm3 = difference_mm3.mean()
+    limit_mm3 = LIMITS_SD * np.std(difference_mm3, ddof=1) if n > 1 else float("nan")
     values = (
-        float(reference_mm3.mean()),
-        float(reference_mm3.std()),
-        float(np.abs(difference_mm3).mean()),
-        float(np.sqrt(np.mean(difference_mm3**2))),
-        1 - float(np.sum(difference_mm3**2)) / squares if spread else nan,
-        float(stats.pearsonr(reference_mm3, predicted_mm3).pvalue) if correlated else nan,
-        float(error_percent.min()),
-        float(error_percent.max()),
+        reference_mm3.mean(),
+        reference_mm3.std(),
+        np.abs(difference_mm3).mean(),
+        np.sqrt(np.mean(difference_mm3**2)),
+        *determination(reference_mm3, predicted_mm3),
+        error_percent.min(),
+        error_percent.max(),
         bias_mm3,
         bias_mm3 - limit_mm3,
         bias_mm3 + limit_mm3,
     )
-    return {"n": n, **dict(zip(AGREEMENT, values, strict=True))}
+    return {"n": n, **{key: float(value) for key, value in zip(AGREEMENT, values, strict=True)}}
+
+
+def determination(reference: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:
+    """Coefficient of determination, and the two-sided p-value of the Pearson correlation.
+
+    The first is 1 - SS_res / SS_tot, which equals 1 - RMSE^2 / SD^2 (ddof 0): it is negative where the mean
+    of the references predicts better. NaN where the references are all alike; p also for n < 3 and where the
+    predictions are all alike.
+    """
+    if np.ptp(reference) == 0:
+        return float("nan"), float("nan")
+    r2 = 1 - np.sum((predicted - reference) ** 2) / np.sum((reference - reference.mean()) ** 2)
+    correlated = len(reference) > 2 and np.ptp(predicted) > 0
+    return float(r2), float(stats.pearsonr(reference, predicted).pvalue) if correlated else float("nan")
