@@ -134,7 +134,7 @@ def volume_agreement(reference_mm3: np.ndarray, predicted_mm3: np.ndarray) -> di
         ``mae_mm3``; ``rmse_mm3``; ``r2`` and ``r2_p``, see `determination`; ``re_min_percent`` and
         ``re_max_percent``, see `relative_error_percent`; and ``bias_mm3``, ``loa_low_mm3``, ``loa_high_mm3``:
         mean difference, predicted minus reference, and 1.96 SD (ddof 1) below and above it (Bland and Altman
-        1986, Lancet 1:307). NaN is what n or the spread does not allow: all of it for n = 0, limits for n = 1.
+        1986, Lancet 1:307). NaN where n does not allow a number: all for n = 0, the limits for n = 1.
 
     Raises:
         ValueError: not two lists of the same length, or a reference that is not positive.
