@@ -1,0 +1,142 @@
+"""From a probability map to the femur's mask: Otsu's threshold, one component, no holes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+
+from hipqct.errors import AnatomyError
+from hipqct.image import Image
+from hipqct.resample import resample_to
+
+# A trained network is sure of most of a femur: its best voxels are near 1. Below this no voxel is.
+MIN_PEAK_PROBABILITY = 0.5
+# A femoral head of 36 mm alone is 24,000 mm3; anything smaller than a third of it is no femur.
+MIN_COMPONENT_MM3 = 8_000.0
+# Smallest head and neck of a woman to a whole large proximal half femur of a man (about 16 cm: 185,000 mm3;
+# 30 cm: 400,000 mm3).
+PLAUSIBLE_MM3 = (30_000.0, 500_000.0)
+# Mean probability inside the mask; that of well segmented femurs is above 0.95.
+MIN_MEAN_PROBABILITY = 0.85
+# A second component this large is no speck: the other femur, a piece of pelvis, or a femur cut in two.
+SECOND_COMPONENT_MM3 = 1_000.0
+# Threshold on a map that is 1 within the mask's filled parts and cut off outside its component.
+HALO_VOXELS = 2
+FACES = ndimage.generate_binary_structure(3, 1)
+SLICE_FACES = FACES[:, :, 1:2]
+
+
+@dataclass(frozen=True)
+class BoneMask:
+    """A femur's mask on the crop's grid, the threshold that made it, and what to beware of."""
+
+    mask: Image
+    otsu_threshold: float
+    components: int
+    flags: list[str]
+
+
+def segment_probability(probability: Image) -> BoneMask:
+    """Threshold a probability map by Otsu's method, keep the largest face-connected part, fill its holes.
+
+    Holes are filled in space and then in each slice, since a medullary canal is open where the scan ends.
+
+    Flags: ``low_confidence`` (mean probability inside below 0.85), ``touches_scan_end`` (bone in the topmost
+    slice: the head is cut off; that the shaft leaves the scan below is expected and no flag),
+    ``touches_crop_border``, ``implausible_volume``, ``several_components``.
+
+    Args:
+        probability: 0..1 on the crop's grid, slices along the third axis, ascending.
+
+    Raises:
+        AnatomyError: the map shows no femur.
+    """
+    array = np.asarray(probability.array, np.float32)
+    peak = float(array.max())
+    if peak < MIN_PEAK_PROBABILITY:
+        raise AnatomyError(
+            f"the network found no femur: its largest probability is {peak:.2f}, at least "
+            f"{MIN_PEAK_PROBABILITY} is needed; look at the crop and set center_left or center_right"
+        )
+    threshold = float(threshold_otsu(array)) if array.min() < peak else peak / 2
+    labels, components = ndimage.label(array > threshold, FACES)
+    sizes_mm3 = np.bincount(labels.ravel())[1:] * probability.voxel_volume_mm3
+    if components == 0 or sizes_mm3.max() < MIN_COMPONENT_MM3:
+        largest_mm3 = sizes_mm3.max() if components else 0.0
+        raise AnatomyError(
+            f"the network found no femur: the largest piece is {largest_mm3:,.0f} mm3, at least "
+            f"{MIN_COMPONENT_MM3:,.0f} mm3 is needed; look at the crop and set center_left or center_right"
+        )
+    mask = fill_holes(labels == np.argmax(sizes_mm3) + 1)
+    flags = _flags(mask, array, probability.voxel_volume_mm3, sizes_mm3)
+    return BoneMask(probability.with_array(mask), threshold, components, flags)
+
+
+def fill_holes(mask: np.ndarray) -> np.ndarray:
+    """Fill cavities in space, then those closed within an axial slice."""
+    filled = ndimage.binary_fill_holes(mask)
+    for z in np.flatnonzero(filled.any((0, 1))):
+        filled[:, :, z] = ndimage.binary_fill_holes(filled[:, :, z])
+    return filled
+
+
+def _flags(mask: np.ndarray, probability: np.ndarray, voxel_mm3: float, sizes_mm3: np.ndarray) -> list[str]:
+    volume_mm3 = np.count_nonzero(mask) * voxel_mm3
+    found = {
+        "low_confidence": probability[mask].mean() < MIN_MEAN_PROBABILITY,
+        "touches_scan_end": mask[:, :, -1].any(),
+        "touches_crop_border": mask[[0, -1]].any() or mask[:, [0, -1]].any(),
+        "implausible_volume": not PLAUSIBLE_MM3[0] <= volume_mm3 <= PLAUSIBLE_MM3[1],
+        "several_components": np.count_nonzero(sizes_mm3 > SECOND_COMPONENT_MM3) > 1,
+    }
+    return [flag for flag, holds in found.items() if holds]
+
+
+def mask_on_grid(probability: Image, bone: BoneMask, target: Image) -> Image:
+    """The same mask on another grid: the probability, interpolated linearly, at the same threshold.
+
+    Before interpolating, other components are cut off (two voxels beyond the mask) and filled holes set to 1;
+    after it, the largest component is kept, so that the masks on all grids show one femur.
+    """
+    mask = bone.mask.array
+    near = ndimage.binary_dilation(mask, FACES, iterations=HALO_VOXELS)
+    level = np.where(near, probability.array, 0).astype(np.float32)
+    level = np.where(mask & (level <= bone.otsu_threshold), 1, level)
+    level = np.where(~mask, np.minimum(level, bone.otsu_threshold), level)
+    box, part = _part_of(target, bone.mask)
+    inside = _interpolate(probability.with_array(level), part) > bone.otsu_threshold
+    labels, components = ndimage.label(inside, FACES)
+    if components > 1:
+        inside = labels == np.argmax(np.bincount(labels.ravel())[1:]) + 1
+    whole = np.zeros(target.shape, bool)
+    whole[box] = fill_holes(inside)
+    return target.with_array(whole)
+
+
+def _interpolate(level: Image, target: Image) -> np.ndarray:
+    """Linear interpolation that keeps the outer half of the first and last slice, 0 beyond their faces.
+
+    Thinner slices whose centres lie beyond those of the first and last slice here would be lost otherwise.
+    """
+    padded = np.pad(level.array, ((0, 0), (0, 0), (1, 1)), mode="edge")
+    more = Image(padded, level.spacing_mm, tuple(level.to_world((0, 0, -1))), level.direction)
+    values = resample_to(more, target, fill=0).array
+    # Height in slices of level, split by axis since it is linear in each index of the target.
+    to_level = (np.linalg.inv(level.affine) @ target.affine)[2]
+    i, j, k = np.ogrid[tuple(slice(n) for n in target.shape)]
+    height = to_level[0] * i + to_level[1] * j + to_level[2] * k + to_level[3]
+    return np.where((height > -0.5) & (height < level.shape[2] - 0.5), values, 0)
+
+
+def _part_of(target: Image, mask: Image) -> tuple[tuple[slice, ...], Image]:
+    """The part of a grid round a mask: its half-open box of indices and itself as an image."""
+    corners = np.argwhere(mask.array)
+    low, high = corners.min(0) - 1, corners.max(0) + 1
+    box_mm = mask.to_world(np.array(np.meshgrid(*zip(low, high, strict=True))).reshape(3, -1).T)
+    index = target.to_index(box_mm)
+    first = np.clip(np.floor(index.min(0)).astype(int), 0, target.shape)
+    last = np.clip(np.ceil(index.max(0)).astype(int) + 1, first, target.shape)
+    box = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
+    array = target.array[box]
+    return box, Image(array, target.spacing_mm, tuple(target.to_world(first)), target.direction)

@@ -1,0 +1,162 @@
+"""From the probability of femur to its mask, its measures, its scores and a picture."""
+
+import logging
+
+import numpy as np
+
+from hipqct.bone import mask_on_grid, segment_probability
+from hipqct.density import bone_mineral_content_mg, integral_density, mean_hu
+from hipqct.errors import AnatomyError, ScanError
+from hipqct.image import Image, reorient_to_lps
+from hipqct.io.files import read_json, replace_when_done, write_json
+from hipqct.io.hdf5 import read_probability, read_roi
+from hipqct.io.images import read_image, write_image
+from hipqct.metrics import (
+    average_surface_distance_mm,
+    dice,
+    hausdorff95_mm,
+    relative_error_percent,
+    sensitivity,
+    specificity,
+)
+from hipqct.resample import resample_mask_slices
+from hipqct.volume import measure_mask, voxel_volume_mm3
+
+log = logging.getLogger(__name__)
+
+UNCALIBRATED = "uncalibrated"
+LEAVES_CROP = "reference_leaves_crop"
+
+
+def threshold_bone(probability_path, resampled_path, ct_path, mask_path, mask_native_path, bone_path) -> None:
+    """Binarise a probability map and write the mask on the resampled and on the scan's own grid.
+
+    Args:
+        bone_path: bone.json, with ``otsu_threshold``, ``components`` and ``flags``.
+
+    Raises:
+        AnatomyError: the map shows no femur; no file is written then.
+        ScanError: a file is unreadable.
+    """
+    probability, _ = read_probability(probability_path)
+    bone = segment_probability(probability)
+    for grid_path, path in ((resampled_path, mask_path), (ct_path, mask_native_path)):
+        write_image(mask_on_grid(probability, bone, read_image(grid_path)), path)
+    facts = {"otsu_threshold": bone.otsu_threshold, "components": bone.components, "flags": bone.flags}
+    write_json(facts, bone_path)
+    log.info("Threshold %.3f, flags: %s", bone.otsu_threshold, ", ".join(bone.flags) or "none")
+
+
+def measure_volume(
+    mask_path,
+    resampled_path,
+    bone_path,
+    volume_path,
+    slope: float | None = None,
+    intercept: float | None = None,
+    basis: str = "K2HPO4",
+) -> None:
+    """Write volume.json: the mask's volumes, area and density, with the threshold and flags of bone.json.
+
+    Without slope and intercept (mg/cm3 of ``basis``, per HU) ``integral_density_mg_cm3``,
+    ``bone_mineral_content_mg`` and ``calibration`` are null and the flag ``uncalibrated`` is set.
+
+    Raises:
+        AnatomyError: the mask is empty.
+        SheetError: the calibration cannot be in mg/cm3 per HU.
+        MeshError: the mask is too thin to have a surface.
+    """
+    mask, ct, bone = read_image(mask_path), read_image(resampled_path), read_json(bone_path)
+    if not mask.array.any():
+        raise AnatomyError(f"{mask_path} is empty, nothing to measure: look at the probability map")
+    size = measure_mask(mask)
+    density_mg_cm3 = content_mg = calibration = None
+    flags = list(bone["flags"])
+    if slope is None or intercept is None:
+        flags.append(UNCALIBRATED)
+    else:
+        density_mg_cm3 = integral_density(ct, mask, slope, intercept)
+        content_mg = bone_mineral_content_mg(density_mg_cm3, size["volume_voxel_mm3"])
+        calibration = {"slope": slope, "intercept": intercept, "basis": basis}
+    content = {
+        "volume_mm3": size["volume_mm3"],
+        "volume_voxel_mm3": size["volume_voxel_mm3"],
+        "surface_area_mm2": size["surface_area_mm2"],
+        "integral_density_mg_cm3": density_mg_cm3,
+        "bone_mineral_content_mg": content_mg,
+        "mean_hu": mean_hu(ct, mask),
+        "calibration": calibration,
+        "otsu_threshold": bone["otsu_threshold"],
+        "flags": flags,
+    }
+    write_json(content, volume_path)
+
+
+def evaluate_mask(mask_path, roi_path, reference_path, evaluation_path) -> None:
+    """Compare a mask with a reference mask and write evaluation.json.
+
+    The reference may lie on any grid. ``dice``, ``sensitivity``, ``specificity``, ``hausdorff95_mm`` and
+    ``surface_distance_mm`` are taken over the voxels of the crop, the volumes (voxel counts) over the
+    resampled grid, on which the mask is. What the reference has outside the crop therefore counts in its
+    volume and in no score, and sets the flag ``reference_leaves_crop``.
+
+    Raises:
+        ScanError: the reference is unreadable, empty, or lies outside the scan or the crop.
+        AnatomyError: the mask is empty.
+    """
+    mask = read_image(mask_path)
+    mask = mask.with_array(mask.array > 0)
+    roi, _ = read_roi(roi_path)
+    reference = _read_reference(reference_path, mask)
+    reference_in_crop = resample_mask_slices(reference, roi).array
+    predicted_in_crop = resample_mask_slices(mask, roi).array
+    if not reference_in_crop.any():
+        raise ScanError(f"{reference_path} has no voxel in the crop of this hip: check its side and geometry")
+    if not predicted_in_crop.any():
+        raise AnatomyError(f"{mask_path} is empty, nothing to evaluate: look at the probability map")
+    masks = (reference_in_crop, predicted_in_crop)
+    reference_mm3, predicted_mm3 = voxel_volume_mm3(reference), voxel_volume_mm3(mask)
+    content = {
+        "dice": dice(*masks),
+        "sensitivity": sensitivity(*masks),
+        "specificity": specificity(*masks),
+        "hausdorff95_mm": hausdorff95_mm(*masks, roi.spacing_mm),
+        "surface_distance_mm": average_surface_distance_mm(*masks, roi.spacing_mm),
+        "volume_reference_mm3": reference_mm3,
+        "volume_predicted_mm3": predicted_mm3,
+        "relative_error_percent": relative_error_percent(reference_mm3, predicted_mm3),
+        "flags": [] if _within(reference, roi) else [LEAVES_CROP],
+    }
+    write_json(content, evaluation_path)
+    log.info("Dice %.4f, volume error %.2f%%", content["dice"], content["relative_error_percent"])
+
+
+def _read_reference(path, target: Image) -> Image:
+    """A reference mask of any grid and orientation on the target's grid; ScanError if it is empty there."""
+    reference = reorient_to_lps(read_image(path))
+    if not (reference.array > 0).any():
+        raise ScanError(f"{path} is empty: give a mask with the femur's voxels above 0")
+    inside = resample_mask_slices(reference, target)
+    if not inside.array.any():
+        where_mm = reference.to_world(np.argwhere(reference.array > 0).mean(axis=0))
+        place = ", ".join(f"{coordinate:.0f}" for coordinate in where_mm)
+        raise ScanError(f"{path} lies outside the scan, round {place} mm (LPS): check its geometry")
+    return inside
+
+
+def _within(mask: Image, box: Image) -> bool:
+    """Whether the centre of every voxel of the mask lies in the box of another image's voxels."""
+    index = box.to_index(mask.to_world(np.argwhere(mask.array)))
+    return bool(((index >= -0.5) & (index <= np.array(box.shape) - 0.5)).all())
+
+
+def draw_qc(resampled_path, mask_path, roi_path, volume_path, png_path) -> None:
+    """Draw the mask's outline over slices of the hip (qc.png), with its volume, density and flags."""
+    from hipqct.qc import PNG_SETTINGS, draw_outlines
+
+    roi, facts = read_roi(roi_path)
+    figure = draw_outlines(
+        read_image(resampled_path), read_image(mask_path), roi, facts["side"], read_json(volume_path)
+    )
+    with replace_when_done(png_path) as temporary:
+        figure.savefig(temporary, **PNG_SETTINGS)
