@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
+
+from hipqct.crop import crop_roi, locate_hip
+from hipqct.errors import SheetError
+from hipqct.image import Image
 from hipqct.io.files import write_json
+from hipqct.io.hdf5 import write_roi
 from hipqct.io.images import read_image, write_image
 from hipqct.io.scans import read_scan
 from hipqct.resample import resample_slices
@@ -30,3 +36,32 @@ def resample_ct(
     resampled, facts = resample_slices(read_image(ct_path), slice_mm, method, phase, tail)
     write_image(resampled, resampled_path)
     write_json(facts, facts_path)
+
+
+def crop_hip(
+    resampled_path, roi_path, side: str, pixels: int, pixel_mm: float | None, center_mm=None
+) -> None:
+    """Crop one hip from resampled.nii.gz to roi.h5, round ``center_mm`` (LPS) or where the hip is found.
+
+    Raises:
+        AnatomyError: no hip is seen on that side.
+        SheetError: the given centre lies outside the scan.
+    """
+    ct = read_image(resampled_path)
+    located = center_mm is None
+    if located:
+        center_mm = locate_hip(ct, side)
+    else:
+        _check_center(ct, center_mm, side)
+    attributes = {"side": side, "center_mm": center_mm, "center_from": "image" if located else "sample sheet"}
+    write_roi(crop_roi(ct, center_mm, pixels, pixel_mm), roi_path, attributes)
+
+
+def _check_center(ct: Image, center_mm, side: str) -> None:
+    index = ct.to_index(center_mm)
+    if (index < -0.5).any() or (index > np.array(ct.shape) - 0.5).any():
+        low, high = ct.to_world((0, 0, 0)).round(), ct.to_world(np.array(ct.shape) - 1).round()
+        raise SheetError(
+            f"center_{side} {tuple(center_mm)} lies outside the scan, from {tuple(low.tolist())} to "
+            f"{tuple(high.tolist())} mm (LPS): correct the sample sheet"
+        )
