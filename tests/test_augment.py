@@ -12,6 +12,7 @@ from hipqct.augment import (
     change_intensity,
     cut_patch,
     draw_augmentation,
+    draw_field,
     draw_noise,
 )
 
@@ -75,6 +76,12 @@ def test_density_acts_on_bone_only():
     ct = np.array([-100.0, BONE_HU, BONE_HU + 400], np.float32).reshape(1, 1, 3)
     result = change_intensity(ct, SPACING_MM, Augmentation(bone=1.5))
     np.testing.assert_allclose(result.ravel(), [-100, BONE_HU, BONE_HU + 600])
+
+
+def test_density_field_is_smooth_and_has_the_spread_asked_for():
+    logs = np.log(draw_field((192, 192, 64), SPACING_MM, Augmentation(bone_field=0.3, noise_seed=3)))
+    assert 0.1 < logs.std() < 0.3
+    assert np.abs(np.diff(logs, axis=0)).max() < 0.1
 
 
 def test_gamma_keeps_the_ends_of_its_range_and_what_lies_outside():

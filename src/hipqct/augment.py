@@ -8,11 +8,12 @@ There is no mirroring: the network knows left femurs only.
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.ndimage import affine_transform, gaussian_filter, gaussian_filter1d
+from scipy.ndimage import affine_transform, gaussian_filter, gaussian_filter1d, map_coordinates
 from scipy.spatial.transform import Rotation
 
 BONE_HU = 150.0  # above this a voxel is taken to hold bone; fat, muscle and water lie below
 SOFT_TISSUE_HU = 50.0  # muscle, the fixed point of contrast
+FIELD_NODE_MM = 30.0  # distance of the nodes of the density field: one bone from the next
 GAMMA_RANGE_HU = (-200.0, 1500.0)
 
 
@@ -23,6 +24,7 @@ class Ranges:
     rotation: tuple[float, tuple[float, float]] = (0.5, (-15.0, 15.0))  # degrees, about each axis
     scale: tuple[float, tuple[float, float]] = (0.4, (0.85, 1.15))  # size of the hip
     bone: tuple[float, tuple[float, float]] = (0.5, (0.6, 1.5))  # factor on HU above BONE_HU: density
+    bone_field: tuple[float, tuple[float, float]] = (0.5, (0.1, 0.4))  # SD of the log of a local such factor
     contrast: tuple[float, tuple[float, float]] = (0.3, (0.85, 1.2))  # factor about SOFT_TISSUE_HU
     brightness: tuple[float, tuple[float, float]] = (0.4, (-60.0, 60.0))  # HU
     gamma: tuple[float, tuple[float, float]] = (0.3, (0.75, 1.35))  # exponent over GAMMA_RANGE_HU
@@ -39,6 +41,7 @@ class Augmentation:
     rotation_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
     scale: float = 1.0
     bone: float = 1.0
+    bone_field: float = 0.0
     contrast: float = 1.0
     brightness_hu: float = 0.0
     gamma: float = 1.0
@@ -64,6 +67,7 @@ def draw_augmentation(rng: np.random.Generator, ranges: Ranges) -> Augmentation:
         rotation_deg=tuple(draw(ranges.rotation, 0.0) for _ in range(3)),
         scale=draw(ranges.scale, 1.0, log=True),
         bone=draw(ranges.bone, 1.0, log=True),
+        bone_field=draw(ranges.bone_field, 0.0),
         contrast=draw(ranges.contrast, 1.0, log=True),
         brightness_hu=draw(ranges.brightness, 0.0),
         gamma=draw(ranges.gamma, 1.0, log=True),
@@ -107,7 +111,8 @@ def change_intensity(ct: np.ndarray, spacing_mm, augmentation: Augmentation) -> 
     """Apply density, contrast, brightness, gamma, blur and noise, in this order, to HU; float32."""
     a = augmentation
     ct = ct.astype(np.float32)
-    ct = np.where(ct > BONE_HU, BONE_HU + (ct - BONE_HU) * np.float32(a.bone), ct)
+    factor = a.bone * draw_field(ct.shape, spacing_mm, a) if a.bone_field else a.bone
+    ct = np.where(ct > BONE_HU, BONE_HU + (ct - BONE_HU) * np.float32(factor), ct)
     ct = SOFT_TISSUE_HU + (ct - SOFT_TISSUE_HU) * np.float32(a.contrast) + np.float32(a.brightness_hu)
     if a.gamma != 1:
         low, high = GAMMA_RANGE_HU
@@ -118,6 +123,15 @@ def change_intensity(ct: np.ndarray, spacing_mm, augmentation: Augmentation) -> 
     if a.noise_hu:
         ct = ct + draw_noise(ct.shape, spacing_mm, a)
     return ct.astype(np.float32)
+
+
+def draw_field(shape, spacing_mm, augmentation: Augmentation) -> np.ndarray:
+    """A smooth positive field about 1: one bone denser, the next less so; linear between random nodes."""
+    positions = [np.arange(n) * mm / FIELD_NODE_MM for n, mm in zip(shape, spacing_mm, strict=True)]
+    nodes = [int(p[-1]) + 2 for p in positions]
+    rng = np.random.default_rng([augmentation.noise_seed, 1])
+    logs = rng.normal(0, augmentation.bone_field, nodes).astype(np.float32)
+    return np.exp(map_coordinates(logs, np.meshgrid(*positions, indexing="ij"), order=1))
 
 
 def draw_noise(shape, spacing_mm, augmentation: Augmentation) -> np.ndarray:

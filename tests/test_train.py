@@ -1,0 +1,125 @@
+"""Training: it learns, it stops in time, and a restart changes nothing."""
+
+import numpy as np
+import pytest
+
+from hipqct.augment import Ranges
+from hipqct.network import PAPER
+from hipqct.train import (
+    Crop,
+    Recipe,
+    draw_batch,
+    draw_centre,
+    get_state,
+    learning_rate_at,
+    set_state,
+    start_model,
+    train_vnet,
+    validation_dice,
+)
+
+NEVER = Ranges(**{name: (0.0, drawn[1]) for name, drawn in vars(Ranges()).items()})
+RECIPE = Recipe(
+    network=PAPER | {"filters": (4, 4), "encoder_convolutions": (1, 2), "decoder_convolutions": (2,)},
+    window=(32, 32, 8),
+    patch=(32, 32, 8),
+    learning_rate=0.03,
+    final_learning_rate=0.003,
+    steps=30,
+    steps_per_epoch=10,
+    ranges=NEVER,
+)
+
+
+def make_crops(count: int) -> list[Crop]:
+    """Bright balls in darkness: the femur of a machine with little time."""
+    rng = np.random.default_rng(0)
+    crops = []
+    for i in range(count):
+        x, y, z = np.meshgrid(
+            *(np.arange(n) * mm for n, mm in ((40, 0.8), (40, 0.8), (12, 3.0))), indexing="ij"
+        )
+        centre = rng.uniform(12, 20, 3)
+        mask = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2 < 10**2
+        ct = np.where(mask, 600, 0) + rng.normal(0, 50, mask.shape)
+        crops.append(Crop(f"ball{i}", ct.astype(np.int16), mask))
+    return crops
+
+
+CROPS = make_crops(4)
+
+
+def train(recipe=RECIPE, steps=None, state=None, first_step=0, minutes=10.0):
+    """Train and return the model, the rows of its history and the states at each epoch."""
+    model, rows, states = start_model(recipe), [], {}
+    if state is not None:
+        set_state(model, state)
+
+    def on_epoch(step, row):
+        rows.append({name: value for name, value in row.items() if name != "seconds"})
+        states[step] = get_state(model)
+
+    train_vnet(model, CROPS[:3], CROPS[3:], recipe, on_epoch, first_step, minutes)
+    return model, rows, states
+
+
+def test_a_restart_goes_on_as_if_never_stopped_and_learns():
+    _, rows, states = train()
+    assert rows[-1]["validation_dice"] > 0.6  # guessing gives 0.2: a ball is a tenth of its crop
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    _, later, again = train(state=states[20], first_step=20)
+    assert later[-1]["step"] == 30
+    assert later[-1]["loss"] == pytest.approx(rows[-1]["loss"], rel=1e-4)
+    for name, values in states[30].items():
+        np.testing.assert_allclose(again[30][name], values, rtol=1e-3, atol=1e-4)
+
+
+def test_the_clock_ends_a_training_with_its_state_saved():
+    _, rows, states = train(minutes=0.0)
+    assert [row["step"] for row in rows] == list(states) == [1]
+
+
+def test_frozen_norm_keeps_the_statistics():
+    from dataclasses import replace
+
+    from hipqct.vnet import get_weights
+
+    recipe = replace(RECIPE, network=RECIPE.network | {"batch_norm": True}, frozen_norm=True, steps=2)
+    before = get_weights(start_model(recipe))
+    after = get_weights(train(recipe)[0])
+    assert np.array_equal(before["down0_norm0/moving_mean"], after["down0_norm0/moving_mean"])
+    assert not np.array_equal(before["down0_conv0/kernel"], after["down0_conv0/kernel"])
+
+
+def test_a_batch_depends_on_seed_and_step_only():
+    first, second, other = (draw_batch(CROPS, RECIPE, step) for step in (5, 5, 6))
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first[0], other[0])
+    assert first[0].shape == (2, 32, 32, 8, 1)
+    assert set(np.unique(first[1])) <= {0.0, 1.0}
+
+
+def test_patches_stay_inside_the_crop():
+    rng = np.random.default_rng(0)
+    centres = np.array([draw_centre(CROPS[0].mask, (32, 32, 8), rng) for _ in range(300)])
+    assert np.all(centres - 15.5 >= [0, 0, 4 - 0.5 - 15.5])
+    assert np.all(centres[:, :2] + 15.5 <= 39)
+    assert np.all(centres[:, 2] + 3.5 <= 11)
+
+
+def test_learning_rate_falls_from_its_first_to_its_last_value():
+    rates = [learning_rate_at(RECIPE, step) for step in range(RECIPE.steps + 1)]
+    assert rates[0] == pytest.approx(RECIPE.learning_rate)
+    assert rates[-1] == pytest.approx(RECIPE.final_learning_rate)
+    assert np.all(np.diff(rates) <= 0)
+
+
+def test_validation_without_crops_is_no_number():
+    assert np.isnan(validation_dice(start_model(RECIPE), [], RECIPE))
+
+
+def test_a_state_of_another_network_is_refused():
+    state = get_state(start_model(RECIPE))
+    state.popitem()
+    with pytest.raises(ValueError, match="state must hold"):
+        set_state(start_model(RECIPE), state)
