@@ -142,7 +142,7 @@ def test_women_are_smaller_and_lose_more_bone():
 
 
 def test_seed_ranges_are_disjoint():
-    names = ("DEMO_SEEDS", "CASE_SEEDS", "TRAIN_SEEDS", "VALIDATION_SEEDS", "TEST_SEEDS")
+    names = ("DEMO_SEEDS", "CASE_SEEDS", "TRAIN_SEEDS", "VALIDATION_SEEDS", "TEST_SEEDS", "COHORT_SEEDS")
     ranges = sorted((getattr(named, name) for name in names), key=lambda r: r.start)
     for before, after in itertools.pairwise(ranges):
         assert before.stop <= after.start

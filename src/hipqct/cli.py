@@ -39,16 +39,36 @@ def build_parser() -> argparse.ArgumentParser:
     check = add("check", check_scans, "Read every scan's header and say what is wrong, per subject.")
     check.add_argument("--samples", type=Path, default=Path("config/samples.tsv"), help="the sample sheet")
 
-    phantom = add("phantom", write_phantom, "Write one synthetic hip phantom: scan, femur masks and truth.")
-    phantom.add_argument("folder", type=Path, metavar="DIR")
-    phantom.add_argument("--seed", type=int, required=True)
-    phantom.add_argument("--sex", choices=("F", "M"))
-    phantom.add_argument("--age", type=int)
-    phantom.add_argument("--dicom", action="store_true", help="also write the scan as a DICOM series")
+    text = "Make synthetic hip phantoms: scans, femur masks and truth."
+    phantoms = commands.add_parser("phantom", help=text, description=text)
+    add_phantom_commands(phantoms.add_subparsers(required=True, metavar="one|cohort"))
 
     summary = add("summary", print_summary, "Say where the results are and how well the masks fit.")
     summary.add_argument("--results", type=Path, default=Path("results"))
     return parser
+
+
+def add_phantom_commands(commands) -> None:
+    """`hipqct phantom one` and `hipqct phantom cohort`."""
+    one = commands.add_parser("one", help="Write one phantom.", description=write_phantom.__doc__)
+    one.set_defaults(run=write_phantom)
+    one.add_argument("folder", type=Path, metavar="DIR")
+    one.add_argument("--seed", type=int, required=True)
+    one.add_argument("--sex", choices=("F", "M"))
+    one.add_argument("--age", type=int)
+    one.add_argument("--dicom", action="store_true", help="also write the scan as a DICOM series")
+
+    cohort = commands.add_parser(
+        "cohort", help="Write a cohort with the paper's femur volumes.", description=write_cohort.__doc__
+    )
+    cohort.set_defaults(run=write_cohort)
+    cohort.add_argument("folder", type=Path, metavar="DIR", help="the same command goes on where it stopped")
+    cohort.add_argument("--women", type=int, default=216)
+    cohort.add_argument("--men", type=int, default=181)
+    cohort.add_argument("--seed", type=int, default=1)
+    cohort.add_argument("--format", choices=("dicom", "nifti"), default="dicom")
+    cohort.add_argument("--processes", type=int, default=1, help="phantoms at a time, up to 1.2 GB each")
+    cohort.add_argument("--table-only", action="store_true", help="draw it and compare it, make no scans")
 
 
 def write_samples(options) -> None:
@@ -104,7 +124,7 @@ def check_scans(options) -> int:
 
 
 def write_phantom(options) -> None:
-    """`hipqct phantom DIR --seed N`."""
+    """Write one phantom: its scan, the masks of both femurs and the truth."""
     from hipqct.steps.phantom import make_phantom, write_phantom_dicom
 
     folder = options.folder
@@ -114,6 +134,27 @@ def write_phantom(options) -> None:
     if options.dicom:
         write_phantom_dicom(folder / "ct.nii.gz", folder / "truth.json", folder / "dicom")
     print(f"the synthetic phantom is in {folder}")
+
+
+def write_cohort(options) -> None:
+    """Write a cohort whose femur volumes are distributed as in the paper, and its sample sheet."""
+    from hipqct.phantom.cohort import summarise_rows
+    from hipqct.steps.phantom import make_cohort, plan_cohort
+
+    rows = plan_cohort(options.folder, options.women, options.men, options.seed, options.processes)
+    print("sex\tn\tages\tslices of 3 mm\tleft femur, mm3\tpaper's Table 1, mm3")
+    for row in summarise_rows(rows):
+        ours, paper = (f"{row[p + 'mean_mm3']:,.0f} +- {row[p + 'sd_mm3']:,.0f}" for p in ("", "paper_"))
+        print(row["sex"], row["n"], row["ages"], row["slices"], ours, paper, sep="\t")
+    if options.table_only:
+        return
+
+    def report(done, total):
+        bar = "#" * (30 * done // total)
+        print(f"\r[{bar:<30}] {done} of {total} phantoms", end="", file=sys.stderr, flush=True)
+
+    make_cohort(options.folder, rows, options.format, options.processes, report)
+    print(f"\nthe cohort is in {options.folder}; its sample sheet is {options.folder / 'samples.tsv'}")
 
 
 def print_summary(options) -> None:

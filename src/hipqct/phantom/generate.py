@@ -25,13 +25,23 @@ class Phantom:
     truth: dict
 
 
+class RandomStreams:
+    """Independent random generators of one phantom, by what they draw."""
+
+    def __init__(self, seed: int):
+        streams = np.random.SeedSequence(entropy=seed, spawn_key=(1,)).spawn(4)
+        self.anatomy, self.soft, self.texture, self.noise = (np.random.default_rng(s) for s in streams)
+
+
 def scan_grid(parameters: PhantomParameters) -> Image:
-    """An empty float32 image with the scan's grid: x and y centred on the table, z from the bottom up."""
+    """An empty float32 image with the scan's grid: y centred on the table, z from the bottom up."""
     s = parameters.scanner
     edge_mm = -(s.matrix - 1) / 2 * s.pixel_mm
     array = np.full((s.matrix, s.matrix, s.slices), scanner.AIR_HU, dtype=np.float32)
     return Image(
-        array, (s.pixel_mm, s.pixel_mm, s.slice_mm), (edge_mm, edge_mm, s.slice_mm / 2 - s.bottom_mm)
+        array,
+        (s.pixel_mm, s.pixel_mm, s.slice_mm),
+        (s.center_x_mm + edge_mm, edge_mm, s.slice_mm / 2 - s.bottom_mm),
     )
 
 
@@ -47,6 +57,7 @@ def _reconstruct(ct: Image, parameters: PhantomParameters, patient: Patient, rng
         for k in np.flatnonzero(share.any(axis=(0, 1))):
             center = np.average(np.argwhere(share[..., k]), axis=0, weights=share[..., k][share[..., k] > 0])
             hu[..., k] += confounders.metal_streaks(hu.shape, s.pixel_mm, center, rng)
+    hu = scanner.blur_between_slices(hu, s.profile_blur)
     hu = scanner.blur_in_plane(hu, s.pixel_mm, s.blur_sigma_mm)
     return hu + scanner.noise(hu.shape, s.pixel_mm, s.noise_sd_hu, rng, c.streak_noise)
 
@@ -58,27 +69,26 @@ def generate_phantom(parameters: PhantomParameters) -> Phantom:
     continuous volumes (mm3) of both femurs within the scanned slab and field of view, landmarks in LPS mm,
     the calibration, the rods and all parameters.
     """
-    streams = np.random.SeedSequence(entropy=parameters.seed, spawn_key=(1,)).spawn(4)
-    anatomy_rng, soft_rng, texture_rng, noise_rng = (np.random.default_rng(s) for s in streams)
-    patient = Patient(parameters, anatomy_rng)
+    streams = RandomStreams(parameters.seed)
+    patient = Patient(parameters, streams.anatomy)
     ct = scan_grid(parameters)
-    rods = paint_soft_tissue(ct, parameters, patient, soft_rng)
-    for bone in patient.pelvic_bones(texture_rng):
+    rods = paint_soft_tissue(ct, parameters, patient, streams.soft)
+    for bone in patient.pelvic_bones(streams.texture):
         paint_bone(ct, bone, parameters.scanner)
     masks, volumes_mm3 = {}, {}
     for side in ("left", "right"):
-        bone = patient.femur(side, texture_rng)
+        bone = patient.femur(side, streams.texture)
         occupied = paint_bone(ct, bone, parameters.scanner)
         masks[side] = ct.with_array(occupied >= 0.5)
         volumes_mm3[side] = solid_volume_mm3(ct, bone, VOLUME_STEP_MM)
-    hu = _reconstruct(ct, parameters, patient, noise_rng)
+    hu = _reconstruct(ct, parameters, patient, streams.noise)
     s = parameters.scanner
     truth = {
         "volume_mm3": volumes_mm3,
         "landmarks_mm": patient.landmarks(),
         "slope": s.slope,
         "intercept": s.intercept,
-        "basis": "K2HPO4",
+        "basis": s.basis,
         "rods": rods,
         "parameters": dataclasses.asdict(parameters),
     }

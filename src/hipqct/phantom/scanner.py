@@ -22,8 +22,9 @@ class Scanner:
     """Geometry and physics of one scan.
 
     ``top_mm`` and ``bottom_mm`` are the scan's ends above and below the centre of the femoral heads.
-    ``slope`` and ``intercept`` give the density (mg/cm3 K2HPO4) of a Hounsfield number: the truth of the
-    calibration. ``table_mm`` is the gap between the back of the patient and the calibration phantom.
+    ``slope`` and ``intercept`` give the density (mg/cm3) of a Hounsfield number: the truth of the
+    calibration, K2HPO4 or HA as ``basis`` says. ``center_x_mm`` shifts the field of view to the left.
+    ``table_gap_mm`` is the gap between the back of the patient and the calibration phantom.
     """
 
     matrix: int = 512
@@ -38,6 +39,9 @@ class Scanner:
     rods: bool = True
     table_gap_mm: float = 6.0
     substep_mm: float = 1.0
+    center_x_mm: float = 0.0
+    basis: str = "K2HPO4"
+    profile_blur: float = 0.0
 
     @property
     def slices(self) -> int:
@@ -53,6 +57,22 @@ def blur_in_plane(hu: np.ndarray, pixel_mm: float, sigma_mm: float) -> np.ndarra
     """Point spread of the kernel: a Gaussian of ``sigma_mm`` in x and y."""
     sigma = sigma_mm / pixel_mm
     return ndimage.gaussian_filter(hu, (sigma, sigma, 0), mode="nearest", truncate=4.0)
+
+
+def blur_between_slices(hu: np.ndarray, blur: float) -> np.ndarray:
+    """A bell-shaped slice profile out of a rectangular one: each slice takes from both its neighbours.
+
+    ``blur`` is the standard deviation of the spread added to the rectangle, in slices (0.31 gives a
+    Gaussian whose full width at half maximum is the slice); weights of three slices have that variance.
+    The end slices count twice for their missing neighbours.
+
+    Raises:
+        ValueError: ``blur`` is negative or above 0.7, where three slices cannot hold it.
+    """
+    if not 0 <= blur <= 0.7:
+        raise ValueError(f"blur must be 0 to 0.7 slices, got {blur}")
+    share = blur * blur / 2
+    return ndimage.convolve1d(hu, [share, 1 - 2 * share, share], axis=2, mode="nearest")
 
 
 def noise(shape, pixel_mm: float, sd_hu: float, rng, streaks: float = 0.0) -> np.ndarray:

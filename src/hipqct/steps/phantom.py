@@ -1,18 +1,30 @@
-"""Steps that make the demo cohort: a phantom as files, and its scan as a DICOM series."""
+"""Steps that make phantoms: one as files, its scan as a DICOM series, and whole cohorts."""
 
+import csv
 import os
 import shutil
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from hipqct.errors import SheetError
 from hipqct.io.dicom_writer import write_dicom_series
-from hipqct.io.files import read_json, write_json
+from hipqct.io.files import read_json, replace_when_done, write_json
 from hipqct.io.images import read_image, write_image
+from hipqct.phantom.cohort import draft_subject, plan_rows
 from hipqct.phantom.generate import generate_phantom
 from hipqct.phantom.parameters import PhantomParameters, sample_parameters
+from hipqct.revisions import MAKE_PHANTOM
 
 # Columns of a phantom sheet that are not parameters of the phantom.
-NOT_PARAMETERS = ("subject", "format")
+NOT_PARAMETERS = ("subject", "format", "resampled_slices", "left_volume_mm3")
+
+# What a scan is called in a subject's folder, by format.
+SCANS = {"dicom": "dicom", "nifti": "ct.nii.gz"}
+TEXT_COLUMNS = ("subject", "sex", "metal_side", "basis")
+SAMPLE_COLUMNS = (
+    "subject", "scan", "sex", "age", "side", "reference_left", "reference_right",
+    "slope", "intercept", "group",
+)  # fmt: skip
 
 
 def _number(text):
@@ -70,3 +82,112 @@ def write_phantom_dicom(ct_path, truth_path, dicom_dir):
         temporary.rename(dicom_dir)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def plan_cohort(folder, women: int, men: int, seed: int, processes: int = 1) -> list[dict]:
+    """Draw a cohort and write its phantom sheet ``phantoms.tsv``; the same whatever ``processes``.
+
+    Returns:
+        The sheet's rows: women first. A folder that holds this cohort already keeps its sheet.
+
+    Raises:
+        SheetError: the folder holds another cohort, or the cohort is empty or larger than seeds allow.
+    """
+    folder = Path(folder)
+    wanted = {"women": women, "men": men, "seed": seed, "revision": MAKE_PHANTOM}
+    if women + men < 1 or min(women, men) < 0:
+        raise SheetError(f"a cohort needs at least one subject; got {women} women and {men} men.")
+    facts, sheet = folder / "cohort.json", folder / "phantoms.tsv"
+    if facts.exists():
+        found = read_json(facts)
+        if found != wanted:
+            raise SheetError(f"{folder} holds another cohort ({found}); choose an empty folder.")
+        with sheet.open(newline="", encoding="utf-8") as file:
+            return [
+                {k: v if k in TEXT_COLUMNS else _number(v) for k, v in row.items()}
+                for row in csv.DictReader(file, delimiter="\t")
+            ]
+    who = [("F", i) for i in range(women)] + [("M", i) for i in range(men)]
+    sexes, numbers = zip(*who, strict=True)
+    with ProcessPoolExecutor(processes) as pool:
+        drafts = list(pool.map(draft_subject, [seed] * len(who), sexes, numbers, chunksize=4))
+    rows = plan_rows(drafts)
+    _write_table(rows, sheet)
+    write_json(wanted, facts)
+    return rows
+
+
+def make_cohort(folder, rows: list[dict], file_format: str, processes: int, report) -> None:
+    """Make every phantom of a planned cohort that is not there yet, then the sample sheet ``samples.tsv``.
+
+    Each subject's folder (scan, masks of both femurs, truth.json) appears under its name only when complete.
+
+    Args:
+        folder: the cohort's folder.
+        rows: from `plan_cohort`.
+        file_format: ``"dicom"`` (a folder ``dicom``) or ``"nifti"`` (``ct.nii.gz``).
+        processes: phantoms made at the same time; each takes up to 1.2 GB.
+        report: called with the number of subjects done and all, after each.
+
+    Raises:
+        SheetError: a subject's folder lacks its scan in this format: it was made in the other.
+    """
+    folder, scan = Path(folder), SCANS[file_format]
+    for row in rows:
+        if (folder / row["subject"]).exists() and not (folder / row["subject"] / scan).exists():
+            raise SheetError(f"{folder / row['subject']} has no {scan}; go on in the format it was made in.")
+    missing = [row for row in rows if not (folder / row["subject"]).exists()]
+    done = len(rows) - len(missing)
+    report(done, len(rows))
+    with ProcessPoolExecutor(processes) as pool:
+        jobs = [pool.submit(make_subject, row, folder / row["subject"], file_format) for row in missing]
+        try:
+            for job in as_completed(jobs):
+                job.result()
+                done += 1
+                report(done, len(rows))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    _write_table([_sample(row, scan) for row in rows], folder / "samples.tsv")
+
+
+def make_subject(row: dict, folder, file_format: str) -> None:
+    """One phantom as a folder, complete or absent: scan, masks and truth.json."""
+    folder = Path(folder)
+    phantom = generate_phantom(read_parameters(row))
+    drawn = phantom.truth["parameters"]
+    temporary = folder.with_name(f".tmp.{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+    try:
+        if file_format == "dicom":
+            write_dicom_series(phantom.ct, temporary / "dicom", drawn["sex"], drawn["age"], row["subject"])
+        else:
+            write_image(phantom.ct, temporary / "ct.nii.gz")
+        write_image(phantom.left_femur, temporary / "left_femur.nii.gz")
+        write_image(phantom.right_femur, temporary / "right_femur.nii.gz")
+        write_json({"subject": row["subject"], **phantom.truth}, temporary / "truth.json")
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sample(row: dict, scan: str) -> dict:
+    """A row of the sample sheet; paths count from the cohort's folder."""
+    subject = row["subject"]
+    cells = {
+        **row,
+        "scan": f"{subject}/{scan}",
+        "side": "left",
+        "reference_left": f"{subject}/left_femur.nii.gz",
+        "reference_right": f"{subject}/right_femur.nii.gz",
+        "group": "phantom",
+    }
+    return {column: cells[column] for column in SAMPLE_COLUMNS}
+
+
+def _write_table(rows: list[dict], path: Path) -> None:
+    """Rows as tab-separated text under their common keys."""
+    lines = ["\t".join(rows[0]), *("\t".join(str(cell) for cell in row.values()) for row in rows)]
+    with replace_when_done(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
