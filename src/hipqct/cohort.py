@@ -1,6 +1,5 @@
 """The cohort's tables: one row per hip, and the statistics of all, of men and of women."""
 
-import numpy as np
 import pandas as pd
 
 from hipqct.metrics import volume_agreement
@@ -16,8 +15,9 @@ MEASURED = (
 )
 SCORES = ("dice", "sensitivity", "specificity", "hausdorff95_mm", "surface_distance_mm")
 EVALUATED = (*SCORES, "volume_reference_mm3", "volume_predicted_mm3", "relative_error_percent")
-DESCRIBED = ("subject", "side", "sex", "age", "group", "status")
+DESCRIBED = ("subject", "side", "sex", "age", "group", "status", "exclude")
 SUBJECT_COLUMNS = (*DESCRIBED, *MEASURED, *EVALUATED, "flags")
+TEXT_COLUMNS = ("subject", "side", "sex", "group", "status", "exclude", "flags", "step", "reason")
 SYNTHETIC = "synthetic"  # flag of a hip whose scan is one of the workflow's own phantoms
 FAILURE_COLUMNS = ("subject", "side", "step", "reason")
 
@@ -36,7 +36,13 @@ def subject_table(hips: list[dict]) -> pd.DataFrame:
 def is_synthetic(subjects: pd.DataFrame) -> bool:
     """Whether every hip that is done comes from a phantom."""
     done = select(subjects, "all")
-    return len(done) > 0 and all(SYNTHETIC in str(flags).split(",") for flags in done["flags"])
+    return 0 < len(done) == count_synthetic(subjects)
+
+
+def count_synthetic(subjects: pd.DataFrame) -> int:
+    """How many of the hips that are done come from phantoms."""
+    done = select(subjects, "all")
+    return sum(SYNTHETIC in str(flags).split(",") for flags in done["flags"])
 
 
 def select(subjects: pd.DataFrame, cohort: str) -> pd.DataFrame:
@@ -67,18 +73,3 @@ def volume_agreement_table(subjects: pd.DataFrame) -> pd.DataFrame:
         predicted_mm3 = evaluated["volume_predicted_mm3"].to_numpy(dtype=float)
         rows.append({"cohort": cohort, **volume_agreement(reference_mm3, predicted_mm3)})
     return pd.DataFrame(rows)
-
-
-def to_text(table: pd.DataFrame) -> str:
-    """A table as tab-separated text: numbers with up to 8 significant digits, nothing for what is missing."""
-
-    def cell(value):
-        if value is None or (isinstance(value, float) and np.isnan(value)):
-            return ""
-        if isinstance(value, (bool, str)):
-            return " ".join(str(value).split())
-        return f"{value:.8g}" if isinstance(value, (float, np.floating)) else str(value)
-
-    lines = ["\t".join(table.columns)]
-    lines += ["\t".join(cell(value) for value in row) for row in table.itertuples(index=False)]
-    return "\n".join(lines) + "\n"

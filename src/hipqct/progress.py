@@ -29,6 +29,8 @@ CHAIN = (
     Step("export_mesh", "{side}/mesh/mesh.json", "threshold_bone"),
     Step("draw_qc", "{side}/qc.png", "measure_volume"),
 )
+# A phantom of the workflow's own is made before its import; only a failure of these tells something.
+BEFORE = ("make_phantom", "write_phantom_dicom")
 EVALUATION = Step("evaluate_mask", "{side}/evaluation.json", "threshold_bone")
 
 
@@ -40,8 +42,8 @@ def failure_record(log_path) -> Path:
 def chain_status(results_dir, subject: str, side: str, with_reference: bool) -> tuple[str, str, str]:
     """Whether every step of one hip is done, and if not, where and why it stopped.
 
-    A step counts as done when its file is there, is not older than the file it was made from, and its last
-    run did not fail: results of an older success that lie downstream of a new failure do not count.
+    A step counts as done when its file is there and its last run did not fail: results of an older success
+    that lie downstream of a new failure do not count.
 
     Args:
         results_dir: the workflow's results folder.
@@ -51,22 +53,51 @@ def chain_status(results_dir, subject: str, side: str, with_reference: bool) -> 
         ``("done", "", "")`` or ``("failed", step, one-sentence reason)``.
     """
     results_dir = Path(results_dir)
-    folder = results_dir / "subjects" / subject
-    written = {}
-    for step in (*CHAIN, EVALUATION) if with_reference else CHAIN:
-        name = f"{subject}.{side}" if "{side}" in step.output else subject
-        log_path = results_dir / "logs" / step.name / f"{name}.log"
+    for name in BEFORE:
+        record = failure_record(results_dir / "logs" / name / f"{subject}.log")
+        if record.exists():
+            return "failed", name, read_json(record)["reason"]
+    for step in _steps(with_reference):
+        log_path = _log_path(results_dir, step, subject, side)
         record = failure_record(log_path)
         if record.exists():
             return "failed", step.name, read_json(record)["reason"]
-        output = folder / step.output.format(side=side)
-        if not output.exists():
+        if not _output(results_dir, step, subject, side).exists():
             reason = (
                 f"There is neither result nor message: the job was not run or was killed; see {log_path}."
             )
             return "failed", step.name, reason
-        written[step.name] = output.stat().st_mtime
+    return "done", "", ""
+
+
+def chain_status_by_times(results_dir, subject: str, side: str, with_reference: bool) -> tuple[str, str, str]:
+    """`chain_status` after a run that stopped early: a result older than what it was made from is not done.
+
+    While a run goes well Snakemake sees to the order: it rightly leaves a file alone whose input was made
+    again with the same content, which this function, knowing only times, would call not done.
+    """
+    results_dir = Path(results_dir)
+    status = chain_status(results_dir, subject, side, with_reference)
+    if status[0] == "failed":
+        return status
+    written = {}
+    for step in _steps(with_reference):
+        written[step.name] = _output(results_dir, step, subject, side).stat().st_mtime
         if step.after and written[step.name] < written[step.after] - CLOCK_TOLERANCE_S:
+            log_path = _log_path(results_dir, step, subject, side)
             reason = f"The result is older than that of {step.after}: it was not made again; see {log_path}."
             return "failed", step.name, reason
-    return "done", "", ""
+    return status
+
+
+def _steps(with_reference: bool) -> tuple[Step, ...]:
+    return (*CHAIN, EVALUATION) if with_reference else CHAIN
+
+
+def _output(results_dir: Path, step: Step, subject: str, side: str) -> Path:
+    return results_dir / "subjects" / subject / step.output.format(side=side)
+
+
+def _log_path(results_dir: Path, step: Step, subject: str, side: str) -> Path:
+    name = f"{subject}.{side}" if "{side}" in step.output else subject
+    return results_dir / "logs" / step.name / f"{name}.log"

@@ -9,7 +9,8 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from PIL import Image as Picture
 
 from hipqct import __version__
-from hipqct.cohort import is_synthetic
+from hipqct.cohort import TEXT_COLUMNS, count_synthetic, is_synthetic
+from hipqct.io.tables import read_table
 
 MAX_PICTURES = 60  # keeps the page of a large cohort within a few megabytes
 PICTURE_WIDTH = 900
@@ -27,7 +28,7 @@ TABLES = {
 
 def render_report(cohort_dir: Path, results_dir: Path) -> str:
     """The page as text: tables and figures of ``cohort_dir`` and the QC pictures below ``results_dir``."""
-    tables = {name: _read(cohort_dir / f"{name}.tsv") for name in (*TABLES, "failures")}
+    tables = {name: read_table(cohort_dir / f"{name}.tsv", TEXT_COLUMNS) for name in (*TABLES, "failures")}
     subjects, failures = tables["subjects"], tables["failures"]
     pictures = _pictures(subjects, results_dir)
     environment = Environment(loader=PackageLoader("hipqct"), autoescape=select_autoescape(default=True))
@@ -41,10 +42,6 @@ def render_report(cohort_dir: Path, results_dir: Path) -> str:
         pictures=[_embed(path, caption) for path, caption in pictures[:MAX_PICTURES]],
         pictures_left_out=max(0, len(pictures) - MAX_PICTURES),
     )
-
-
-def _read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, sep="\t", dtype={"subject": str, "side": str, "group": str})
 
 
 def _table(table: pd.DataFrame, title: str, note: str) -> dict:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hipqct.errors import HipqctError
 from hipqct.io.files import write_json
-from hipqct.progress import failure_record
+from hipqct.progress import chain_status_by_times, failure_record
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,6 @@ def finish_cohort(sheet_path, results_dir, cohort_dir):
     from hipqct.steps.cohort import aggregate_cohort, draw_figures, write_report
 
     cohort_dir = Path(cohort_dir)
-    aggregate_cohort(sheet_path, results_dir, cohort_dir)
+    aggregate_cohort(sheet_path, results_dir, cohort_dir, chain_status_by_times)
     draw_figures(cohort_dir / "subjects.tsv", cohort_dir / "figures")
     write_report(cohort_dir, results_dir, cohort_dir / "report.html")

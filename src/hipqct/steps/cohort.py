@@ -8,19 +8,22 @@ import pandas as pd
 from hipqct.cohort import (
     FAILURE_COLUMNS,
     SYNTHETIC,
+    TEXT_COLUMNS,
     segmentation_table,
     subject_table,
-    to_text,
     volume_agreement_table,
 )
 from hipqct.io.files import read_json, replace_when_done
+from hipqct.io.tables import read_table, write_table
 from hipqct.progress import chain_status
 from hipqct.sheet import Subject, read_sheet
 
 log = logging.getLogger(__name__)
 
+PHANTOM_MANUFACTURER = "hipqct"  # in the DICOM headers of phantoms
 
-def aggregate_cohort(sheet_path, results_dir, cohort_dir):
+
+def aggregate_cohort(sheet_path, results_dir, cohort_dir, status_of=chain_status) -> None:
     """Write subjects.tsv, segmentation.tsv, volume_agreement.tsv and failures.tsv.
 
     Every hip of the sheet has its row, whether done, failed or excluded; only those that are done count in
@@ -29,14 +32,21 @@ def aggregate_cohort(sheet_path, results_dir, cohort_dir):
     Args:
         sheet_path: the sample sheet; results_dir: the workflow's results folder.
         cohort_dir: where the tables are written.
+        status_of: judges a hip, see `hipqct.progress`.
     """
     results_dir, cohort_dir = Path(results_dir), Path(cohort_dir)
+    sheet = read_sheet(sheet_path, made_here=(results_dir / "phantoms",))
     hips, failures = [], []
-    for subject in read_sheet(sheet_path, made_here=(results_dir / "phantoms",)):
-        for side in subject.sides:
-            hip, failure = _read_hip(results_dir, subject, side)
-            hips.append(hip)
-            failures += failure
+    for subject, side in [(row, side) for row in sheet for side in row.sides]:
+        hips.append(hip := _describe(subject, side))
+        if subject.exclude:
+            continue
+        judged = status_of(results_dir, subject.subject, side, side in subject.reference)
+        hip["status"], step, reason = judged
+        if hip["status"] == "failed":
+            failures.append({"subject": subject.subject, "side": side, "step": step, "reason": reason})
+        else:
+            hip |= _read_results(results_dir, subject, side)
     subjects = subject_table(hips)
     tables = {
         "subjects": subjects,
@@ -45,48 +55,54 @@ def aggregate_cohort(sheet_path, results_dir, cohort_dir):
         "failures": pd.DataFrame(failures, columns=list(FAILURE_COLUMNS)),
     }
     for name, table in tables.items():
-        with replace_when_done(cohort_dir / f"{name}.tsv") as temporary:
-            temporary.write_text(to_text(table), encoding="utf-8")
+        write_table(table, cohort_dir / f"{name}.tsv")
     done = int((subjects["status"] == "done").sum())
     log.info("%d hips: %d done, %d failed", len(subjects), done, len(failures))
 
 
-def _read_hip(results_dir: Path, subject: Subject, side: str) -> tuple[dict, list[dict]]:
-    """A hip's row of subjects.tsv, and its row of failures.tsv if it has one."""
-    hip = {
+def _describe(subject: Subject, side: str) -> dict:
+    """What the sheet says of a hip."""
+    return {
         "subject": subject.subject,
         "side": side,
         "sex": subject.sex,
         "age": subject.age,
         "group": subject.group,
         "status": "excluded",
+        "exclude": subject.exclude,
     }
-    if subject.exclude:
-        return hip, []
-    status, step, reason = chain_status(results_dir, subject.subject, side, side in subject.reference)
-    hip["status"] = status
-    if status == "failed":
-        return hip, [{"subject": subject.subject, "side": side, "step": step, "reason": reason}]
+
+
+def _read_results(results_dir: Path, subject: Subject, side: str) -> dict:
+    """The measures of a hip that is done, with the flags of all its steps."""
     folder = results_dir / "subjects" / subject.subject / side
-    hip |= read_json(folder / "volume.json")
+    parts = [read_json(folder / "volume.json")]
     if side in subject.reference:
-        evaluation = read_json(folder / "evaluation.json")
-        hip |= evaluation | {"flags": [*hip["flags"], *evaluation.get("flags", [])]}
-    mesh_flags = read_json(folder / "mesh" / "mesh.json").get("flags", [])
+        parts.append(read_json(folder / "evaluation.json"))
+    flags = [SYNTHETIC] if _is_phantom(results_dir, subject) else []
+    for part in (*parts, read_json(folder / "mesh" / "mesh.json")):
+        flags += part.get("flags", [])
+    return {key: value for part in parts for key, value in part.items()} | {
+        "flags": list(dict.fromkeys(flags))
+    }
+
+
+def _is_phantom(results_dir: Path, subject: Subject) -> bool:
+    """Whether a scan is a phantom: made by the workflow, or known by its header or the truth beside it."""
     made_here = subject.scan.is_relative_to((results_dir / "phantoms").resolve())
-    flags = ([SYNTHETIC] if made_here else []) + hip["flags"] + mesh_flags
-    hip["flags"] = list(dict.fromkeys(flags))
-    return hip, []
+    scan = read_json(results_dir / "subjects" / subject.subject / "scan.json")
+    named = scan.get("manufacturer") == PHANTOM_MANUFACTURER
+    return made_here or named or (subject.scan.parent / "truth.json").exists()
 
 
-def draw_figures(subjects_tsv, figures_dir):
+def draw_figures(subjects_tsv, figures_dir) -> None:
     """Draw the cohort's figures as SVG from subjects.tsv; the folder appears when all are drawn."""
     from hipqct.figures import draw_all
 
-    draw_all(pd.read_csv(subjects_tsv, sep="\t", dtype={"subject": str}), figures_dir)
+    draw_all(read_table(subjects_tsv, TEXT_COLUMNS), figures_dir)
 
 
-def write_report(cohort_dir, results_dir, report_path):
+def write_report(cohort_dir, results_dir, report_path) -> None:
     """Write the self-contained report.html from the cohort's tables and figures and the QC pictures."""
     from hipqct.report import render_report
 

@@ -1,0 +1,155 @@
+"""The tables name every hip, count the ones that are done, and leave nothing unsaid."""
+
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+from cohort_factory import Hip, Results, cohort
+
+from hipqct.cohort import SUBJECT_COLUMNS, TEXT_COLUMNS
+from hipqct.io.tables import read_table, write_table
+from hipqct.progress import chain_status_by_times
+from hipqct.steps.cohort import aggregate_cohort
+
+
+def aggregate(folder, hips, change=lambda study: None, **options) -> Results:
+    study = Results(folder, hips)
+    change(study)
+    aggregate_cohort(study.sheet, study.results, study.cohort, **options)
+    return study
+
+
+def test_all_went_well_leaves_only_the_header_of_failures(tmp_path):
+    study = aggregate(tmp_path, cohort(4))
+    assert (study.cohort / "failures.tsv").read_text() == "subject\tside\tstep\treason\n"
+    rows = study.table("subjects")
+    assert [row["subject"] for row in rows] == ["S001", "S002", "S003", "S004"]
+    assert {row["status"] for row in rows} == {"done"}
+    assert tuple(rows[0]) == SUBJECT_COLUMNS
+
+
+def test_scores_are_means_and_sample_sds_per_cohort(tmp_path):
+    hips = cohort(12)
+    study = aggregate(tmp_path, hips)
+    rows = {row["cohort"]: row for row in study.table("segmentation")}
+    assert {name: row["n"] for name, row in rows.items()} == {"all": "12", "male": "6", "female": "6"}
+    dice = np.array([0.985 - abs(hip.error_percent) / 400 for hip in hips if hip.sex == "M"])
+    assert float(rows["male"]["dice_mean"]) == pytest.approx(dice.mean(), rel=1e-7)
+    assert float(rows["male"]["dice_sd"]) == pytest.approx(dice.std(ddof=1), rel=1e-6)
+
+
+def test_volume_agreement_has_the_contracts_columns_and_numbers(tmp_path):
+    hips = cohort(12)
+    study = aggregate(tmp_path, hips)
+    row = study.table("volume_agreement")[0]
+    expected = "cohort n volume_mean_mm3 volume_sd_mm3 mae_mm3 rmse_mm3 r2 r2_p re_min_percent re_max_percent"
+    assert list(row) == [*expected.split(), "bias_mm3", "loa_low_mm3", "loa_high_mm3"]
+    difference_mm3 = np.array([hip.reference_mm3 * hip.error_percent / 100 for hip in hips])
+    assert float(row["bias_mm3"]) == pytest.approx(difference_mm3.mean(), rel=1e-6)
+    assert float(row["mae_mm3"]) == pytest.approx(np.abs(difference_mm3).mean(), rel=1e-6)
+    assert float(row["re_max_percent"]) == pytest.approx(max(hip.error_percent for hip in hips), rel=1e-6)
+
+
+def test_a_subjects_failure_lists_both_sides(tmp_path):
+    hips = [Hip("A", sides=("left", "right")), Hip("B")]
+    study = aggregate(tmp_path, hips, lambda s: s.fail("import_scan", "A", "Slice 5 is cut short."))
+    failures = study.table("failures")
+    assert [(f["subject"], f["side"], f["step"]) for f in failures] == [
+        ("A", "left", "import_scan"),
+        ("A", "right", "import_scan"),
+    ]
+    assert {f["reason"] for f in failures} == {"Slice 5 is cut short."}
+    assert [row["status"] for row in study.table("subjects")] == ["failed", "failed", "done"]
+
+
+def test_older_results_below_a_new_failure_do_not_count(tmp_path):
+    study = aggregate(tmp_path, [Hip("A"), Hip("B")], lambda s: s.fail("resample_ct", "A", "Uneven slices."))
+    failed, done = study.table("subjects")
+    assert (failed["status"], failed["volume_mm3"], failed["dice"]) == ("failed", "", "")
+    assert done["status"] == "done"
+    assert study.table("segmentation")[0]["n"] == "1"
+
+
+def test_one_side_may_fail_alone(tmp_path):
+    hips = [Hip("A", sides=("left", "right"))]
+    study = aggregate(tmp_path, hips, lambda s: s.fail("crop_hip", "A.right", "There is no right hip."))
+    assert [row["status"] for row in study.table("subjects")] == ["done", "failed"]
+    assert study.table("failures")[0]["side"] == "right"
+
+
+def test_a_killed_job_is_named_with_its_log(tmp_path):
+    def kill(study):
+        for name in ("probability.h5", "mask.nii.gz"):
+            study.path("A", "left", "{side}/" + name).unlink()
+
+    (failure,) = aggregate(tmp_path, [Hip("A")], kill).table("failures")
+    assert failure["step"] == "segment_femur"
+    assert failure["reason"].endswith("logs/segment_femur/A.left.log.")
+
+
+def test_results_older_than_their_input_count_unless_the_run_stopped_early(tmp_path):
+    def age(study):
+        picture = study.path("A", "left", "{side}/qc.png")
+        os.utime(picture, (1_000_000, 1_000_000))
+
+    assert aggregate(tmp_path / "well", [Hip("A")], age).table("failures") == []
+    stopped = aggregate(tmp_path / "stopped", [Hip("A")], age, status_of=chain_status_by_times)
+    assert stopped.table("failures")[0]["step"] == "draw_qc"
+
+
+def test_excluded_hips_are_listed_with_their_reason_and_not_counted(tmp_path):
+    study = aggregate(tmp_path, [Hip("A", exclude="motion"), Hip("B")])
+    excluded, _ = study.table("subjects")
+    assert (excluded["status"], excluded["exclude"], excluded["volume_mm3"]) == ("excluded", "motion", "")
+    assert study.table("failures") == []
+    assert study.table("segmentation")[0]["n"] == "1"
+
+
+def test_unknown_sex_counts_in_all_only(tmp_path):
+    study = aggregate(tmp_path, [Hip("A", sex=""), Hip("B", sex="F")])
+    counts = {row["cohort"]: row["n"] for row in study.table("volume_agreement")}
+    assert counts == {"all": "2", "male": "0", "female": "1"}
+
+
+def test_missing_values_stay_empty(tmp_path):
+    study = aggregate(tmp_path, [Hip("A", error_percent=None, density_mg_cm3=None)])
+    (row,) = study.table("subjects")
+    empty = ("integral_density_mg_cm3", "bone_mineral_content_mg", "dice", "volume_reference_mm3", "exclude")
+    assert [row[column] for column in empty] == [""] * len(empty)
+    agreement = study.table("volume_agreement")[0]
+    assert (agreement["n"], agreement["r2"]) == ("0", "")
+
+
+def test_phantoms_are_flagged_synthetic(tmp_path):
+    def name_phantom(study):
+        study.write("B", "left", "scan.json", {"manufacturer": "hipqct"})
+
+    hips = [Hip("A", phantom=True, flags=["uncalibrated"]), Hip("B"), Hip("C")]
+    rows = aggregate(tmp_path, hips, name_phantom).table("subjects")
+    assert [row["flags"] for row in rows] == ["synthetic,uncalibrated", "synthetic", ""]
+
+
+def test_flags_of_all_steps_come_once_each(tmp_path):
+    def flag(study):
+        study.write("A", "left", "{side}/mesh/mesh.json", {"flags": ["several_parts", "thin"]})
+
+    (row,) = aggregate(tmp_path, [Hip("A", flags=["several_parts"])], flag).table("subjects")
+    assert row["flags"] == "several_parts,thin"
+
+
+def test_tables_read_back_as_they_were(tmp_path):
+    table = pd.DataFrame(
+        {
+            "subject": ["NA", "007", '"q'],
+            "reason": ["two\nlines\tand a tab", None, "nan"],
+            "volume_mm3": [123456.789, np.nan, 0.1],
+            "n": [1, 2, 3],
+        }
+    )
+    write_table(table, tmp_path / "t.tsv")
+    back = read_table(tmp_path / "t.tsv", TEXT_COLUMNS)
+    assert back["subject"].tolist() == ["NA", "007", '"q']
+    assert back["reason"].tolist()[0] == "two lines and a tab"
+    assert back["reason"].isna().tolist() == [False, True, False]
+    np.testing.assert_allclose(back["volume_mm3"], table["volume_mm3"], rtol=1e-7)
