@@ -10,9 +10,9 @@ from hipqct.image import Image
 from hipqct.phantom import parameters as named
 from hipqct.phantom.blocks import Bone, paint_bone, solid_volume_mm3
 from hipqct.phantom.femur import FemurShape, periosteal_distance
-from hipqct.phantom.generate import generate_phantom
+from hipqct.phantom.generate import generate_phantom, scan_grid
 from hipqct.phantom.parameters import sample_parameters
-from hipqct.phantom.scanner import Scanner, noise
+from hipqct.phantom.scanner import Scanner, blur_between_slices, noise
 
 SMALL = {"matrix": 112, "pixel_mm": 3.6, "slice_mm": 3.6, "top_mm": 36.0, "bottom_mm": 72.0}
 
@@ -168,3 +168,58 @@ def test_noise_has_the_asked_spread_and_a_soft_texture():
     assert field.std() == pytest.approx(15.0, rel=0.05)
     neighbours = np.corrcoef(field[1:].ravel(), field[:-1].ravel())[0, 1]
     assert 0.2 < neighbours < 0.95
+
+
+def test_hydroxyapatite_rods_have_their_densities_and_the_truth_says_so():
+    changes = {"matrix": 192, "pixel_mm": 2.1, "slice_mm": 5.0, "top_mm": 2.5, "bottom_mm": 2.5}
+    drawn = sample_parameters(
+        named.CASE_SEEDS[2], rods=True, basis="HA", dark_band_hu=0.0, noise_sd_hu=1.0, **changes
+    )
+    phantom = generate_phantom(drawn)
+    x, y, _ = np.moveaxis(phantom.ct.to_world(np.moveaxis(np.indices(phantom.ct.shape), 0, -1)), -1, 0)
+    truth = phantom.truth
+    assert truth["basis"] == "HA"
+    assert [rod["density_mg_cm3"] for rod in truth["rods"]] == [0.0, 100.0, 200.0, 400.0, 800.0]
+    for rod in truth["rods"]:
+        inside = np.hypot(x - rod["center_mm"][0], y - rod["center_mm"][1]) < rod["radius_mm"] - 5
+        density = truth["slope"] * phantom.ct.array[inside].mean() + truth["intercept"]
+        assert density == pytest.approx(rod["density_mg_cm3"], abs=6)
+    with pytest.raises(ValueError, match="basis"):
+        sample_parameters(1, basis="water")
+
+
+def test_a_field_of_view_of_one_hip_holds_that_femur_alone():
+    half_width_mm = sample_parameters(named.CASE_SEEDS[3]).pelvis.half_width_mm
+    drawn = sample_parameters(
+        named.CASE_SEEDS[3],
+        **{**SMALL, "matrix": 80, "pixel_mm": 2.6},
+        center_x_mm=half_width_mm + 12,
+        cut_edge_mm=0.0,
+    )
+    phantom = generate_phantom(drawn)
+    assert phantom.truth["volume_mm3"]["right"] == 0
+    assert not phantom.right_femur.array.any()
+    whole = generate_phantom(sample_parameters(named.CASE_SEEDS[3], **SMALL, cut_edge_mm=0.0))
+    assert phantom.truth["volume_mm3"]["left"] == pytest.approx(whole.truth["volume_mm3"]["left"], rel=2e-3)
+
+
+def test_some_fields_of_view_cut_one_side():
+    scans = [sample_parameters(s).scanner for s in range(1000, 1300)]
+    cut = [s for s in scans if s.cut_edge_mm]
+    assert 0.02 < len(cut) / len(scans) < 0.09
+    assert {np.sign(s.cut_edge_mm) for s in cut} == {-1.0, 1.0}
+    for edge_mm, last in ((140.0, -1), (-140.0, 0)):
+        ct = scan_grid(sample_parameters(1000, **SMALL, cut_edge_mm=edge_mm))
+        side_mm = ct.to_world((last % ct.shape[0], 0, 0))[0] + np.sign(edge_mm) * ct.spacing_mm[0] / 2
+        assert side_mm == pytest.approx(edge_mm)
+
+
+def test_a_bell_shaped_slice_keeps_the_sum_and_adds_its_variance():
+    line = np.zeros((1, 1, 21))
+    line[0, 0, 10] = 1.0
+    bell = blur_between_slices(line, 0.31)[0, 0]
+    place = np.arange(21) - 10
+    assert bell.sum() == pytest.approx(1)
+    assert (bell * place**2).sum() == pytest.approx(0.31**2)
+    with pytest.raises(ValueError, match="blur"):
+        blur_between_slices(line, 0.8)

@@ -113,5 +113,5 @@ def test_the_studied_hip_is_whole_and_without_metal():
         drawn = draft_subject(2, "M", number).parameters
         assert drawn.confounders.metal_side != "left"
         assert drawn.scanner.basis == "K2HPO4"
-        left_edge_mm = drawn.scanner.center_x_mm + drawn.scanner.matrix / 2 * drawn.scanner.pixel_mm
+        left_edge_mm = drawn.scanner.field_center_mm + drawn.scanner.matrix / 2 * drawn.scanner.pixel_mm
         assert left_edge_mm > drawn.pelvis.half_width_mm + drawn.left.offset_mm + 30

@@ -22,7 +22,7 @@ FEWEST_SLICES, MOST_SLICES = 37, 95  # of 3 mm, in the paper's scans
 SLICE_MM, RESAMPLED_MM = 2.0, 3.0
 
 # Lower ends (mean and standard deviation, mm below the heads' centres) that give Table 1 in large cohorts.
-BOTTOM_MM = {"F": (35.6, 5.0), "M": (38.0, 6.4)}
+BOTTOM_MM = {"F": (36.1, 4.3), "M": (38.2, 5.3)}
 LOWEST_BOTTOM_MM, HIGHEST_BOTTOM_MM = 75.0, 18.0
 FEWEST_TO_FIT = 100  # below, a sample's own SD is too far from the population's to be forced on Table 1's
 
@@ -81,7 +81,7 @@ def draft_subject(cohort_seed: int, sex: str, number: int) -> Draft:
     changes = {
         "slice_mm": SLICE_MM,
         "pixel_mm": round(scanner.pixel_mm, 4),
-        "center_x_mm": round(abs(scanner.center_x_mm), 1),
+        "cut_edge_mm": round(-abs(scanner.cut_edge_mm), 1),
         "basis": "K2HPO4",
         "slope": round(scanner.slope, 4),
         "intercept": round(scanner.intercept, 2),
@@ -89,6 +89,7 @@ def draft_subject(cohort_seed: int, sex: str, number: int) -> Draft:
     if drawn.confounders.metal_side:
         changes["metal_side"] = "right"
     if rng.random() < ONE_HIP_SHARE:
+        changes["cut_edge_mm"] = 0.0
         changes["center_x_mm"] = round(drawn.pelvis.half_width_mm + 12, 1)
         changes["pixel_mm"] = round(rng.uniform(*ONE_HIP_PIXEL_MM), 3)
     parameters = sample_parameters(seed, sex, **changes)
@@ -105,7 +106,7 @@ def _volumes_by_depth(parameters: PhantomParameters) -> tuple[np.ndarray, np.nda
     box = Image(
         np.broadcast_to(np.zeros(1, dtype=bool), (s.matrix, s.matrix, layers)),
         (s.pixel_mm, s.pixel_mm, LAYER_MM),
-        (s.center_x_mm + edge_mm, edge_mm, LAYER_MM / 2 - LOWEST_BOTTOM_MM),
+        (s.field_center_mm + edge_mm, edge_mm, LAYER_MM / 2 - LOWEST_BOTTOM_MM),
     )
     volumes_mm3 = layer_volumes_mm3(box, bone, LAYER_MM)[::-1]
     depths_mm = LAYER_MM * np.arange(layers + 1) - (layers * LAYER_MM - LOWEST_BOTTOM_MM)
@@ -159,6 +160,7 @@ def _row(draft: Draft, bottom_mm: float) -> dict:
         "top_mm": round(slices * SLICE_MM - bottom_mm, 3),
         "bottom_mm": bottom_mm,
         "center_x_mm": s.center_x_mm,
+        "cut_edge_mm": s.cut_edge_mm,
         "metal_side": p.confounders.metal_side,
         "basis": s.basis,
         "slope": s.slope,

@@ -41,7 +41,7 @@ def scan_grid(parameters: PhantomParameters) -> Image:
     return Image(
         array,
         (s.pixel_mm, s.pixel_mm, s.slice_mm),
-        (s.center_x_mm + edge_mm, edge_mm, s.slice_mm / 2 - s.bottom_mm),
+        (s.field_center_mm + edge_mm, edge_mm, s.slice_mm / 2 - s.bottom_mm),
     )
 
 

@@ -1,14 +1,22 @@
 """Named parameters of a digital hip phantom, and how they are drawn from published ranges.
 
-Means and standard deviations (women, men) and their sources:
+Means and standard deviations (women, men), and what published abstracts say where one was found; the others
+are the author's choice from general knowledge and are marked *chosen*:
 
-- head radius 21.3 +- 1.1, 24.0 +- 1.3 mm; head offset 39.5 +- 5, 44.5 +- 5.5 mm; outer shaft radius below the
-  lesser trochanter 14.0 +- 0.9, 15.6 +- 1.0 mm: Noble et al. 1988 (Clin Orthop 235:148), Noble 1995.
-- neck-shaft angle 127 +- 5 degrees: Gilligan, Chandraphak, Mahakkanukrauh 2013 (J Anat 223:133).
-- anteversion 12 +- 9, 9 +- 8 degrees: Koerner et al. 2013 (J Orthop Trauma 27:e14).
-- joint space 3.4 +- 0.8 mm, narrower in arthritis: Lequesne et al. 2004 (Ann Rheum Dis 63:1145).
-- trabecular density of the proximal femur falling about 1 % a year from 25 on, lower in women, cortex
-  thinning faster in women after 50: Riggs et al. 2004 (J Bone Miner Res 19:1945), Khosla 2006.
+- neck-shaft angle 126.5, 127 +- 5 degrees: 129.2 in 375 femurs (Toogood, Skalak, Cooperman 2009, PMC2650061),
+  124.7 +- 6.2 on CT of 628 people (Carmona et al., hal-03553324), median 122.2 on 1070 CTs (Hartel et al. 2016,
+  PMC4775021): definitions differ, ours lies between.
+- anteversion 12, 9 +- 8 degrees: 9.7 (Toogood 2009), 14.5 +- 8.1 (Carmona), 16.4 in women and 12.1 in men
+  (Hartel 2016).
+- head offset 39.5, 44.5 +- 4.5 mm: 42.9 +- 6.8 for both sexes (Carmona).
+- joint space 3.4 +- 0.8 mm all round, narrower in arthritis: 4.19 +- 0.92 mm at the apex, less in the
+  superomedial part and in women (Lequesne, Malghem, Dion 2004, doi 10.1136/ard.2003.018424).
+- trabecular density falls 8.5, 6.5% of its value at 25 per decade, chosen: trabecular loss starts in
+  young adults, at 0.4 to 1.6% a year at other sites (Riggs et al. 2008, PMC2665699), cortical loss in women
+  at mid-life and in men after 75; over 20 to 90 years the femur's trabecular density falls by 33, 28% on
+  3D-DXA (Brance et al. 2024, doi 10.11005/jbm.24.765), less than here.
+- chosen: head radius 21.3 +- 1.0, 24.0 +- 1.15 mm; outer shaft radius below the lesser trochanter 14.0, 15.6
+  +- 0.95 mm; densities and cortices, set so that Hounsfield numbers come near those of real scans.
 """
 
 import dataclasses
@@ -29,6 +37,13 @@ TRAIN_SEEDS = range(100_000, 200_000)
 VALIDATION_SEEDS = range(200_000, 300_000)
 TEST_SEEDS = range(300_000, 400_000)
 COHORT_SEEDS = range(1_000_000, 1_000_000_000)
+
+HYDROXYAPATITE_SHARE = 0.25
+ROUNDEST_PROFILE = 0.31  # slices: a Gaussian whose full width at half maximum is the slice
+
+# Share of scans whose field of view ends at one side this far (mm) from the middle: through the trochanter
+# or the skin beside it.
+CUT_SHARE, CUT_EDGE_MM = 0.05, (125.0, 165.0)
 
 SEXES = ("F", "M")
 YOUNGEST, OLDEST = 27, 90
@@ -80,7 +95,7 @@ def _anatomy(rng, sex: str, age: float) -> dict:
     quality = np.exp(rng.normal(0, 0.18)) * loss
     thinning = 1 - (0.055 if woman else 0.02) * max(age - 45, 0) / 10
     return {
-        "head_radius_mm": np.clip(draw(21.3, 24.0, 1.2, 0.85), 18.0, 28.5),
+        "head_radius_mm": np.clip(draw(21.3, 24.0, 1.0 if woman else 1.15, 0.85), 18.0, 28.5),
         "head_flattening": rng.normal(0, 0.012),
         "neck_shaft_angle_deg": np.clip(draw(126.5, 127.0, 5.0), 113, 141),
         "anteversion_deg": np.clip(draw(12, 9, 8.0), -12, 36),
@@ -200,6 +215,15 @@ def _scanner(rng, head_radius_mm: float) -> Scanner:
     )
 
 
+def _acquisition(rng, scanner: Scanner) -> Scanner:
+    """The scan with its rods' basis, slice profile and, now and then, a field of view that cuts one side."""
+    basis = "HA" if rng.random() < HYDROXYAPATITE_SHARE else "K2HPO4"
+    profile_blur = float(rng.uniform(0, ROUNDEST_PROFILE))
+    edge_mm = float(rng.choice([-1, 1]) * rng.uniform(*CUT_EDGE_MM))
+    cut_edge_mm = edge_mm if rng.random() < CUT_SHARE else 0.0
+    return dataclasses.replace(scanner, basis=basis, profile_blur=profile_blur, cut_edge_mm=cut_edge_mm)
+
+
 def sample_parameters(
     seed: int, sex: str | None = None, age: int | None = None, **overrides
 ) -> PhantomParameters:
@@ -230,7 +254,10 @@ def sample_parameters(
         pelvis=hips,
         soft=_soft(rng, sex, age, trochanter_mm),
         pose=_pose(rng),
-        scanner=_scanner(rng, float(common["head_radius_mm"])),
+        scanner=_acquisition(
+            np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(2,))),
+            _scanner(rng, float(common["head_radius_mm"])),
+        ),
         confounders=sample_confounders(rng, age),
         deformation_mm=float(rng.uniform(0.6, 2.2)),
         roughness_mm=float(rng.uniform(0.15, 0.5)),

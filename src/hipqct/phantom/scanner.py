@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+BASES = ("K2HPO4", "HA")
+
 AIR_HU = -1000
 LOWEST_HU = -1024
 HIGHEST_HU = 3071
@@ -23,7 +25,10 @@ class Scanner:
 
     ``top_mm`` and ``bottom_mm`` are the scan's ends above and below the centre of the femoral heads.
     ``slope`` and ``intercept`` give the density (mg/cm3) of a Hounsfield number: the truth of the
-    calibration, K2HPO4 or HA as ``basis`` says. ``center_x_mm`` shifts the field of view to the left.
+    calibration. ``basis`` is what the rods are made of, ``"K2HPO4"`` or ``"HA"`` (hydroxyapatite): all
+    densities of the phantom, bones included, are equivalents in it. ``center_x_mm`` shifts the field of view
+    to the left; ``cut_edge_mm``, unless 0, ends it that far left (negative: right) of the middle instead.
+    ``profile_blur`` is explained in `blur_between_slices`.
     ``table_gap_mm`` is the gap between the back of the patient and the calibration phantom.
     """
 
@@ -40,13 +45,25 @@ class Scanner:
     table_gap_mm: float = 6.0
     substep_mm: float = 1.0
     center_x_mm: float = 0.0
+    cut_edge_mm: float = 0.0
     basis: str = "K2HPO4"
     profile_blur: float = 0.0
+
+    def __post_init__(self):
+        if self.basis not in BASES:
+            raise ValueError(f"basis must be {' or '.join(BASES)}, got {self.basis!r}")
 
     @property
     def slices(self) -> int:
         """Number of slices."""
         return max(1, round((self.top_mm + self.bottom_mm) / self.slice_mm))
+
+    @property
+    def field_center_mm(self) -> float:
+        """Middle of the field of view, mm to the left of the table's middle."""
+        if not self.cut_edge_mm:
+            return self.center_x_mm
+        return self.cut_edge_mm - float(np.sign(self.cut_edge_mm)) * self.matrix / 2 * self.pixel_mm
 
     def hounsfield(self, density_mg_cm3):
         """Hounsfield numbers of densities."""

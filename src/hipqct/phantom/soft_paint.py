@@ -11,8 +11,10 @@ from hipqct.phantom.soft import soft_fields
 
 COARSE_MM = 3.5  # distances vary smoothly, so this grid with linear interpolation is enough
 
-# Solid rods of the common K2HPO4 calibration phantom, mg/cm3 (as fitted line: equivalent densities).
-ROD_DENSITIES_MG_CM3 = (-50.0, 0.0, 60.0, 155.0, 370.0)
+# Rods of the two common types of calibration phantom, mg/cm3 of their own basis: the nominal steps of the
+# five solid rods sold as K2HPO4 equivalents (not those of one phantom's certificate), and of hydroxyapatite
+# rods made for CT (0 to 800: Entezari 2012, Bone 50:611, abstract).
+ROD_DENSITIES_MG_CM3 = {"K2HPO4": (-50.0, 0.0, 60.0, 155.0, 370.0), "HA": (0.0, 100.0, 200.0, 400.0, 800.0)}
 ROD_RADIUS_MM = 9.0
 ROD_SPACING_MM = 42.0
 PAD_HU = 15.0
@@ -116,7 +118,7 @@ def _furniture(ct: Image, parameters: PhantomParameters, back_mm: float):
     if s.rods:
         pad = np.maximum(np.abs(x) - 125, np.abs(y - middle_mm) - PAD_HALF_DEPTH_MM)
         hu = _blend(hu, pad, pixel_mm, PAD_HU)
-        for i, density in enumerate(ROD_DENSITIES_MG_CM3):
+        for i, density in enumerate(ROD_DENSITIES_MG_CM3[s.basis]):
             center = (ROD_SPACING_MM * (i - 2), middle_mm)
             distance = np.hypot(x - center[0], y - center[1]) - ROD_RADIUS_MM
             hu = _blend(hu, distance, pixel_mm, s.hounsfield(density))
