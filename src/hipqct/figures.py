@@ -4,19 +4,48 @@ import os
 import shutil
 from pathlib import Path
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from hipqct.cohort import COHORTS, is_synthetic, select
+from hipqct.cohort import COHORTS, count_synthetic, select
 
-# Okabe and Ito's colours, told apart by colour-blind readers; men and women also differ by marker.
+# Okabe and Ito's colours, told apart by colour-blind readers; women and men also differ by marker.
 STYLE = {"F": ("#D55E00", "o", "women"), "M": ("#0072B2", "s", "men"), "": ("#555555", "^", "sex unknown")}
+COHORT_NAMES = {"all": "all", "male": "men", "female": "women"}
 CM3 = 1000.0  # mm3 per cm3
 LIMITS_OF_AGREEMENT_SD = 1.96
-SVG_SETTINGS = {"svg.hashsalt": "hipqct", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False}
-SVG_SETTINGS |= {"axes.spines.right": False, "font.family": "DejaVu Sans", "legend.frameon": False}
+FEWEST_FOR_QUARTILES = 5
+# Column, label, and the least span of the axis: of one hip, or of hips nearly alike, no noise is blown up.
+MEASURE_PANELS = (
+    ("volume_cm3", "femur volume in the scan (cm³)", 20.0),
+    ("integral_density_mg_cm3", "integral density (mg/cm³)", 50.0),
+)
+SCORE_PANELS = (
+    ("dice", "Dice", 0.02),
+    ("hausdorff95_mm", "95% Hausdorff distance (mm)", 0.5),
+    ("relative_error_percent", "relative volume error (%)", 2.0),
+)
+LEAST_VOLUME_SPAN_CM3, LEAST_DIFFERENCE_SPAN_CM3 = 20.0, 2.0
+POINTS = {"s": 20, "alpha": 0.75, "linewidths": 0, "zorder": 3}
+CAPTIONS = {
+    "measures": "Volume and density of every hip. Line: median; bar: the middle half (from 5 hips on).",
+    "segmentation": "Agreement with the reference masks, hip by hip. Line: median; bar: the middle half.",
+    "volume_agreement": "Volumes. Left: predicted against reference, with the line of least squares. "
+    "Right: difference against mean (Bland and Altman), with bias and 95% limits of agreement.",
+}
+SETTINGS = {
+    "svg.hashsalt": "hipqct",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
 
 
 def draw_all(subjects: pd.DataFrame, figures_dir) -> None:
@@ -30,15 +59,12 @@ def draw_all(subjects: pd.DataFrame, figures_dir) -> None:
     temporary = figures_dir.with_name(f".{os.getpid()}.tmp.{figures_dir.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    done = select(subjects, "all")
-    evaluated = done.dropna(subset=["dice"])
     try:
-        with matplotlib.rc_context(SVG_SETTINGS):
-            if len(done):
-                _save(draw_measures(done), temporary / "measures.svg", done)
-            if len(evaluated):
-                _save(draw_volume_agreement(evaluated), temporary / "volume_agreement.svg", evaluated)
-                _save(draw_segmentation(evaluated), temporary / "segmentation.svg", evaluated)
+        with matplotlib.style.context(SETTINGS, after_reset=True):
+            for name, (draw, of_cohort) in FIGURES.items():
+                hips = of_cohort(subjects)
+                if len(hips):
+                    _save(draw(hips), temporary / f"{name}.svg", hips)
         if figures_dir.exists():
             shutil.rmtree(figures_dir)
         temporary.rename(figures_dir)
@@ -46,10 +72,36 @@ def draw_all(subjects: pd.DataFrame, figures_dir) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def caption(name: str, subjects: pd.DataFrame) -> str:
+    """What a figure shows and of how many hips, one paragraph."""
+    hips = FIGURES[name][1](subjects)
+    parts = ", ".join(label for _, _, label, _ in _by_sex(hips))
+    note = synthetic_note(hips)
+    return f"{CAPTIONS[name]} {len(hips)} hips: {parts}." + (f" {note.capitalize()}." if note else "")
+
+
+def _measured(subjects: pd.DataFrame) -> pd.DataFrame:
+    return select(subjects, "all").dropna(subset=["volume_mm3"])
+
+
+def _evaluated(subjects: pd.DataFrame) -> pd.DataFrame:
+    return select(subjects, "all").dropna(subset=["dice"])
+
+
 def _save(figure: Figure, path: Path, hips: pd.DataFrame) -> None:
-    if is_synthetic(hips):
-        figure.suptitle("synthetic scans (digital hip phantoms)", fontsize=8, color="0.35")
+    note = synthetic_note(hips)
+    if note:
+        figure.suptitle(note, fontsize=8, color="0.35")
     figure.savefig(path, metadata={"Date": None, "Creator": "hipqct"})
+
+
+def synthetic_note(hips: pd.DataFrame) -> str:
+    """What a reader must know of where the hips come from; nothing when none is a phantom's."""
+    count, total = count_synthetic(hips), len(select(hips, "all"))
+    if count == 0:
+        return ""
+    which = "synthetic scans" if count == total else f"{count} of {total} hips are synthetic"
+    return f"{which} (digital hip phantoms)"
 
 
 def _by_sex(hips: pd.DataFrame):
@@ -62,82 +114,99 @@ def _by_sex(hips: pd.DataFrame):
 
 def draw_volume_agreement(evaluated: pd.DataFrame) -> Figure:
     """Predicted against reference volume (the paper's Figure 6), and Bland and Altman's plot."""
-    figure = Figure(figsize=(7.2, 3.5), layout="constrained")
+    figure = Figure(figsize=(7.6, 3.5), layout="constrained")
     scatter, difference = figure.subplots(1, 2)
     reference_cm3 = evaluated["volume_reference_mm3"].to_numpy(float) / CM3
     predicted_cm3 = evaluated["volume_predicted_mm3"].to_numpy(float) / CM3
-    both_cm3 = np.concatenate([reference_cm3, predicted_cm3])
-    ends = np.array([both_cm3.min(), both_cm3.max()])
-    ends += np.array([-0.06, 0.06]) * max(np.ptp(ends), 1)
-    scatter.plot(ends, ends, color="0.7", linewidth=1, label="identity", zorder=1)
+    ends = _ends(np.concatenate([reference_cm3, predicted_cm3]), LEAST_VOLUME_SPAN_CM3)
     for colour, marker, label, part in _by_sex(evaluated):
         x, y = part["volume_reference_mm3"] / CM3, part["volume_predicted_mm3"] / CM3
-        scatter.scatter(x, y, s=22, color=colour, marker=marker, label=label, zorder=2)
-        difference.scatter((x + y) / 2, y - x, s=22, color=colour, marker=marker, zorder=2)
+        scatter.scatter(x, y, color=colour, marker=marker, label=label, **POINTS)
+        difference.scatter((x + y) / 2, y - x, color=colour, marker=marker, **POINTS)
+    scatter.plot(ends, ends, color="0.7", linewidth=1, label="identity", zorder=1)
     if len(evaluated) > 2 and np.ptp(reference_cm3) > 0:
         slope, intercept = np.polyfit(reference_cm3, predicted_cm3, 1)
-        text = f"y = {slope:.3f} x {intercept:+.2f}"
-        scatter.plot(ends, slope * ends + intercept, "--", color="0.2", linewidth=1, label=text, zorder=1)
+        text = f"y = {slope:.3f} x {'−' if intercept < 0 else '+'} {abs(intercept):.2f}"
+        scatter.plot(ends, slope * ends + intercept, "--", color="0.2", linewidth=1, label=text, zorder=2)
     scatter.set(xlim=ends, ylim=ends, aspect="equal")
+    scatter.locator_params(nbins=6)
     scatter.set(xlabel="reference volume (cm³)", ylabel="predicted volume (cm³)")
-    scatter.legend(fontsize=7.5, loc="upper left")
+    scatter.legend(fontsize=7.5, loc="upper left", borderaxespad=0.1)
     _draw_limits(difference, predicted_cm3 - reference_cm3)
-    difference.set(xlabel="mean of both volumes (cm³)", ylabel="predicted − reference (cm³)")
+    difference.set(xlabel="mean of both volumes (cm³)", ylabel="predicted − reference (cm³)", xlim=ends)
     return figure
 
 
+def _ends(values: np.ndarray, least_span: float) -> np.ndarray:
+    """Limits of an axis: the values' range, at least ``least_span``, and a margin."""
+    middle, span = (values.min() + values.max()) / 2, max(np.ptp(values), least_span)
+    return middle + np.array([-0.56, 0.56]) * span
+
+
 def _draw_limits(axes, differences_cm3: np.ndarray) -> None:
-    """Bias and 95% limits of agreement, named at the right edge."""
-    lines = [(differences_cm3.mean(), "-", "bias")]
+    """Bias and 95% limits of agreement, named beyond the right edge, where no point lies."""
+    bias = differences_cm3.mean()
+    lines = [(bias, "-", "bias")]
     if len(differences_cm3) > 1:
         reach = LIMITS_OF_AGREEMENT_SD * differences_cm3.std(ddof=1)
-        lines += [(lines[0][0] - reach, "--", "−1.96 SD"), (lines[0][0] + reach, "--", "+1.96 SD")]
+        lines += [(bias - reach, "--", "−1.96 SD"), (bias + reach, "--", "+1.96 SD")]
     axes.axhline(0, color="0.85", linewidth=1, zorder=0)
     for y, style, name in lines:
         axes.axhline(y, linestyle=style, color="0.2", linewidth=1, zorder=1)
-        at_edge = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        axes.annotate(f"{name} {y:+.2f}", (1, y), xytext=(-2, 2), ha="right", fontsize=7.5, **at_edge)
-    axes.margins(y=0.25)
+        text = f"{name}\n{y:+.2f}".replace("-", "−")
+        at_edge = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+        axes.annotate(text, (1, y), xytext=(3, 0), fontsize=7.5, **at_edge)
+    shown = np.concatenate([differences_cm3, [0], [y for y, _, _ in lines]])
+    axes.set_ylim(_ends(shown, LEAST_DIFFERENCE_SPAN_CM3))
 
 
 def draw_segmentation(evaluated: pd.DataFrame) -> Figure:
     """Dice, 95% Hausdorff distance and relative volume error of every hip, for all, men and women."""
-    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-    panels = {
-        "dice": "Dice",
-        "hausdorff95_mm": "95% Hausdorff distance (mm)",
-        "relative_error_percent": "relative volume error (%)",
-    }
-    for axes, (column, label) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        _draw_by_cohort(axes, evaluated, column)
-        axes.set_ylabel(label)
+    figure = _draw_panels(evaluated, SCORE_PANELS, width_inch=7.6)
+    figure.axes[2].axhline(0, color="0.85", linewidth=1, zorder=0)
     return figure
 
 
 def draw_measures(done: pd.DataFrame) -> Figure:
     """Volume and integral density of every hip, for all, men and women."""
-    figure = Figure(figsize=(5.4, 3.2), layout="constrained")
-    volume, density = figure.subplots(1, 2)
-    _draw_by_cohort(volume, done.assign(volume_cm3=done["volume_mm3"] / CM3), "volume_cm3")
-    volume.set_ylabel("femur volume in the scan (cm³)")
-    _draw_by_cohort(density, done, "integral_density_mg_cm3")
-    density.set_ylabel("integral density (mg/cm³)")
+    return _draw_panels(done.assign(volume_cm3=done["volume_mm3"] / CM3), MEASURE_PANELS, width_inch=5.4)
+
+
+def _draw_panels(hips: pd.DataFrame, panels, width_inch: float) -> Figure:
+    figure = Figure(figsize=(width_inch, 3.2), layout="constrained")
+    for axes, (column, label, least_span) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        axes.set_ylabel(label)
+        axes.set_xlim(-0.6, len(COHORTS) - 0.4)
+        values = {cohort: select(hips, cohort)[column].dropna().to_numpy(float) for cohort in COHORTS}
+        names = [f"{COHORT_NAMES[cohort]}\nn = {len(values[cohort])}" for cohort in COHORTS]
+        axes.set_xticks(range(len(COHORTS)), names)
+        if len(values["all"]) == 0:
+            axes.set_yticks([])
+            axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", color="0.5")
+            continue
+        axes.set_ylim(_ends(values["all"], least_span))
+        for x, (cohort, sex) in enumerate(COHORTS.items()):
+            _draw_column(axes, x, np.sort(values[cohort]), STYLE[sex or ""][0])
     return figure
 
 
-def _draw_by_cohort(axes, hips: pd.DataFrame, column: str) -> None:
-    """Every value as a point, the median as a line, for each cohort."""
-    names = []
-    for x, (cohort, sex) in enumerate(COHORTS.items()):
-        values = select(hips, cohort)[column].dropna().to_numpy(float)
-        names.append(f"{cohort}\nn = {len(values)}")
-        if len(values) == 0:
-            continue
-        colour = STYLE[sex][0] if sex else "0.35"
-        spread = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else np.zeros(1)
-        axes.scatter(x + spread[np.argsort(np.argsort(values))], values, s=14, color=colour, alpha=0.8)
-        axes.hlines(np.median(values), x - 0.3, x + 0.3, color="0.1", linewidth=1.5)
-    axes.set_xticks(range(len(COHORTS)), names)
-    axes.set_xlim(-0.6, len(COHORTS) - 0.4)
-    if not axes.collections:
-        axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", color="0.5")
+def _draw_column(axes, x: int, values: np.ndarray, colour: str) -> None:
+    """Sorted values as points beside each other, with median and quartiles."""
+    if len(values) == 0:
+        return
+    # Multiples of the golden ratio lay neighbours in rank far apart, and the same table out the same way.
+    spread = (np.arange(len(values)) * 0.618034 + 0.5) % 1 - 0.5 if len(values) > 1 else np.zeros(1)
+    size = POINTS["s"] * min(1, 6 / np.sqrt(len(values)) + 0.2)
+    axes.scatter(x + 0.5 * spread, values, color=colour, **POINTS | {"s": size})
+    axes.hlines(np.median(values), x - 0.34, x + 0.34, color="0.1", linewidth=1.5, zorder=4)
+    if len(values) >= FEWEST_FOR_QUARTILES:
+        low, high = np.percentile(values, [25, 75])
+        axes.add_patch(Rectangle((x - 0.34, low), 0.68, high - low, color="0.92", linewidth=0, zorder=1))
+
+
+# Name of the file: how to draw it, and of which hips; none is drawn without any.
+FIGURES = {
+    "measures": (draw_measures, _measured),
+    "segmentation": (draw_segmentation, _evaluated),
+    "volume_agreement": (draw_volume_agreement, _evaluated),
+}
