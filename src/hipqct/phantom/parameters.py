@@ -4,8 +4,8 @@ Means and standard deviations (women, men), and what published abstracts say whe
 are the author's choice from general knowledge and are marked *chosen*:
 
 - neck-shaft angle 126.5, 127 +- 5 degrees: 129.2 in 375 femurs (Toogood, Skalak, Cooperman 2009, PMC2650061),
-  124.7 +- 6.2 on CT of 628 people (Carmona et al., hal-03553324), median 122.2 on 1070 CTs (Hartel et al. 2016,
-  PMC4775021): definitions differ, ours lies between.
+  124.7 +- 6.2 on CT of 628 people (Carmona et al., hal-03553324), median 122.2 on 1070 CTs (Hartel et al.
+  2016, PMC4775021): definitions differ, ours lies between.
 - anteversion 12, 9 +- 8 degrees: 9.7 (Toogood 2009), 14.5 +- 8.1 (Carmona), 16.4 in women and 12.1 in men
   (Hartel 2016).
 - head offset 39.5, 44.5 +- 4.5 mm: 42.9 +- 6.8 for both sexes (Carmona).

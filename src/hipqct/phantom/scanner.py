@@ -11,8 +11,8 @@ AIR_HU = -1000
 LOWEST_HU = -1024
 HIGHEST_HU = 3071
 
-# Peak of the noise spectrum of a soft-tissue kernel such as B30s, cycles per mm: noise grows as the ramp up
-# to here and falls off beyond (Boedeker 2007, doi 10.1088/0031-9155/52/14/002).
+# Peak of the noise spectrum, cycles per mm: it grows as the ramp filter up to about here (Kijewski and Judy
+# 1987, doi 10.1088/0031-9155/32/5/003) and falls off with the kernel beyond; chosen for a soft kernel.
 NOISE_PEAK_PER_MM = 0.22
 
 # Length (one SD) of the lateral streaks in scans with too few photons.

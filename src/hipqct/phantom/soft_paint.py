@@ -13,7 +13,7 @@ COARSE_MM = 3.5  # distances vary smoothly, so this grid with linear interpolati
 
 # Rods of the two common types of calibration phantom, mg/cm3 of their own basis: the nominal steps of the
 # five solid rods sold as K2HPO4 equivalents (not those of one phantom's certificate), and of hydroxyapatite
-# rods made for CT (0 to 800: Entezari 2012, Bone 50:611, abstract).
+# rods (0 to 800, as in the manufacturer's phantom of PMID 22044640).
 ROD_DENSITIES_MG_CM3 = {"K2HPO4": (-50.0, 0.0, 60.0, 155.0, 370.0), "HA": (0.0, 100.0, 200.0, 400.0, 800.0)}
 ROD_RADIUS_MM = 9.0
 ROD_SPACING_MM = 42.0
