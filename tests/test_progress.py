@@ -5,7 +5,14 @@ import os
 import pytest
 from cohort_factory import Hip, Results
 
-from hipqct.progress import CHAIN, chain_status, chain_status_by_times, failure_record
+from hipqct.progress import (
+    CHAIN,
+    EVALUATION,
+    chain_status,
+    chain_status_by_times,
+    failure_record,
+    remove_results_after,
+)
 
 
 @pytest.fixture
@@ -53,3 +60,18 @@ def test_clocks_may_differ_a_little(study):
 
 def test_a_failure_lies_beside_its_log():
     assert str(failure_record("logs/crop_hip/A.left.log")) == "logs/crop_hip/A.left.failed.json"
+
+
+@pytest.mark.parametrize(
+    ("failed", "kept"),
+    [
+        ("import_scan", set()),
+        ("make_phantom", set()),
+        ("threshold_bone", {"import_scan", "resample_ct", "crop_hip", "segment_femur"}),
+        ("draw_qc", {step.name for step in CHAIN} - {"draw_qc"} | {"evaluate_mask"}),
+    ],
+)
+def test_only_what_builds_on_a_failed_step_is_removed(study, failed, kept):
+    remove_results_after(study.results, "A", "left", failed)
+    steps = (*CHAIN, EVALUATION)
+    assert {s.name for s in steps if study.path("A", "left", s.output).exists()} == kept

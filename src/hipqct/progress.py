@@ -12,21 +12,32 @@ CLOCK_TOLERANCE_S = 2.0
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the chain: the file that stands for its success, and the step whose output it needs."""
+    """One step: the file that stands for its success, the step whose output it needs, its other files."""
 
     name: str
     output: str
     after: str | None = None
+    besides: tuple[str, ...] = ()
 
 
 CHAIN = (
-    Step("import_scan", "ct.nii.gz"),
-    Step("resample_ct", "resampled.nii.gz", "import_scan"),
+    Step("import_scan", "ct.nii.gz", None, ("scan.json",)),
+    Step("resample_ct", "resampled.nii.gz", "import_scan", ("resampled.json",)),
     Step("crop_hip", "{side}/roi.h5", "resample_ct"),
     Step("segment_femur", "{side}/probability.h5", "crop_hip"),
-    Step("threshold_bone", "{side}/mask.nii.gz", "segment_femur"),
+    Step(
+        "threshold_bone",
+        "{side}/mask.nii.gz",
+        "segment_femur",
+        ("{side}/mask_native.nii.gz", "{side}/bone.json"),
+    ),
     Step("measure_volume", "{side}/volume.json", "threshold_bone"),
-    Step("export_mesh", "{side}/mesh/mesh.json", "threshold_bone"),
+    Step(
+        "export_mesh",
+        "{side}/mesh/mesh.json",
+        "threshold_bone",
+        ("{side}/mesh/surface.stl", "{side}/mesh/hex.inp", "{side}/mesh/hex.vtu"),
+    ),
     Step("draw_qc", "{side}/qc.png", "measure_volume"),
 )
 # A phantom of the workflow's own is made before its import; only a failure of these tells something.
@@ -88,6 +99,24 @@ def chain_status_by_times(results_dir, subject: str, side: str, with_reference: 
             reason = f"The result is older than that of {step.after}: it was not made again; see {log_path}."
             return "failed", step.name, reason
     return status
+
+
+def remove_results_after(results_dir, subject: str, side: str, failed: str) -> None:
+    """Remove what an older success left behind a step that has failed since.
+
+    It belongs to another input than the one that failed, and as long as it stands, Snakemake sees no need to
+    run the failed step again.
+
+    Args:
+        failed: name of the step; its own files, if any, and those of all steps that build on it go.
+    """
+    gone = {failed, *BEFORE} if failed in BEFORE else {failed}
+    for step in _steps(with_reference=True):
+        if step.name in gone or step.after in gone or (failed in BEFORE and step.after is None):
+            gone.add(step.name)
+            for name in (step.output, *step.besides):
+                path = Path(results_dir) / "subjects" / subject / name.format(side=side)
+                path.unlink(missing_ok=True)
 
 
 def _steps(with_reference: bool) -> tuple[Step, ...]:

@@ -53,10 +53,13 @@ def finish_cohort(sheet_path, results_dir, cohort_dir):
     """Write the cohort's tables, figures and report from the hips that are complete, after some failed.
 
     Called by the Snakefile's ``onerror``, where the rules of the cohort could not run for want of all inputs.
+    The file that stands for a complete cohort (summary.json) goes, so that the next run makes the cohort
+    again, and for it the hips that failed.
     """
     from hipqct.steps.cohort import aggregate_cohort, draw_figures, write_report
 
     cohort_dir = Path(cohort_dir)
+    (cohort_dir / "summary.json").unlink(missing_ok=True)
     aggregate_cohort(sheet_path, results_dir, cohort_dir, chain_status_by_times)
     draw_figures(cohort_dir / "subjects.tsv", cohort_dir / "figures")
     write_report(cohort_dir, results_dir, cohort_dir / "report.html")

@@ -11,10 +11,10 @@ def every_hip(of_each, of_evaluated):
 
 
 def report_failures(workflow):
-    """After failed jobs, write the cohort's files from the complete hips, if this run was to make them."""
+    """After failed jobs, write the cohort's files from the complete hips, if wanted or there already."""
     interrupted = getattr(workflow.scheduler, "_user_kill", None)
     wanted = any(job.rule.name == "aggregate_cohort" for job in workflow.dag.jobs)
-    if wanted and not interrupted:
+    if (wanted or os.path.exists("results/cohort")) and not interrupted:
         finish_cohort(config["samples"], "results", "results/cohort")
 
 
@@ -34,6 +34,7 @@ rule aggregate_cohort:
         segmentation="<cohort>/segmentation.tsv",
         volume_agreement="<cohort>/volume_agreement.tsv",
         failures="<cohort>/failures.tsv",
+        summary="<cohort>/summary.json",
     log:
         "<logs>/aggregate_cohort.log",
     benchmark:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from hipqct import __version__
 from hipqct.cohort import (
     FAILURE_COLUMNS,
     SYNTHETIC,
@@ -13,9 +14,9 @@ from hipqct.cohort import (
     subject_table,
     volume_agreement_table,
 )
-from hipqct.io.files import read_json, replace_when_done
+from hipqct.io.files import read_json, replace_when_done, write_json
 from hipqct.io.tables import read_table, write_table
-from hipqct.progress import chain_status
+from hipqct.progress import chain_status, remove_results_after
 from hipqct.sheet import Subject, read_sheet
 
 log = logging.getLogger(__name__)
@@ -24,10 +25,10 @@ PHANTOM_MANUFACTURER = "hipqct"  # in the DICOM headers of phantoms
 
 
 def aggregate_cohort(sheet_path, results_dir, cohort_dir, status_of=chain_status) -> None:
-    """Write subjects.tsv, segmentation.tsv, volume_agreement.tsv and failures.tsv.
+    """Write subjects.tsv, segmentation.tsv, volume_agreement.tsv, failures.tsv; summary.json if none failed.
 
     Every hip of the sheet has its row, whether done, failed or excluded; only those that are done count in
-    the statistics.
+    the statistics. What an older success left behind a failed step is removed.
 
     Args:
         sheet_path: the sample sheet; results_dir: the workflow's results folder.
@@ -56,8 +57,12 @@ def aggregate_cohort(sheet_path, results_dir, cohort_dir, status_of=chain_status
     }
     for name, table in tables.items():
         write_table(table, cohort_dir / f"{name}.tsv")
-    done = int((subjects["status"] == "done").sum())
-    log.info("%d hips: %d done, %d failed", len(subjects), done, len(failures))
+    counts = {status: int((subjects["status"] == status).sum()) for status in ("done", "failed", "excluded")}
+    log.info("%d hips: %s", len(subjects), counts)
+    for failure in failures:
+        remove_results_after(results_dir, failure["subject"], failure["side"], failure["step"])
+    if not failures:
+        write_json({"version": __version__, "hips": len(subjects), **counts}, cohort_dir / "summary.json")
 
 
 def _describe(subject: Subject, side: str) -> dict:
