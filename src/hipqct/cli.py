@@ -8,17 +8,24 @@ from pathlib import Path
 from hipqct import __version__
 from hipqct.errors import HipqctError
 
+INTERRUPTED = 130  # what shells expect of a program that was stopped by Ctrl-C
+SAMPLES_HELP = "sheet to write; one that is there already stays (default: standard output)"
+SHEET_COLUMNS = ("subject", "scan", "series_uid", "sex", "age", "side", "exclude", "slope", "intercept")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; returns the exit status (1 after an error, told in one sentence)."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    parser = build_parser()
-    options = parser.parse_args(arguments)
+    logging.getLogger("hipqct").setLevel(logging.INFO)  # progress, to standard error
+    options = build_parser().parse_args(arguments)
     try:
         return options.run(options) or 0
-    except HipqctError as error:
+    except (HipqctError, OSError) as error:
         print(f"hipqct: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("hipqct: stopped", file=sys.stderr)
+        return INTERRUPTED
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     samples = add("samples", write_samples, "Write a sample sheet for a folder of scans.")
     samples.add_argument("folder", type=Path, metavar="DIR", help="tree of DICOM, NIfTI, NRRD or MetaImage")
-    samples.add_argument("-o", "--output", type=Path, help="sheet to write (default: standard output)")
+    samples.add_argument("-o", "--output", type=Path, help=SAMPLES_HELP)
 
     check = add("check", check_scans, "Read every scan's header and say what is wrong, per subject.")
     check.add_argument("--samples", type=Path, default=Path("config/samples.tsv"), help="the sample sheet")
@@ -73,54 +80,68 @@ def add_phantom_commands(commands) -> None:
 
 def write_samples(options) -> None:
     """`hipqct samples DIR`: paths are written relative to the sheet, or absolute on standard output."""
-    import os
+    import csv
+    import io
 
+    from hipqct.errors import ScanError, SheetError
     from hipqct.io.files import replace_when_done
     from hipqct.io.scans import find_scans
 
-    columns = ("subject", "scan", "series_uid", "sex", "age", "side", "exclude")
-    lines = ["\t".join(columns)]
-    rows = find_scans(options.folder)
-    for found in rows:
-        scan = Path(found["scan"]).resolve()
-        if options.output:
-            scan = Path(os.path.relpath(scan, options.output.resolve().parent))
-        cells = {**found, "scan": scan, "side": "left"}
-        lines.append("\t".join("" if cells.get(c) is None else str(cells[c]) for c in columns))
-        if found.get("note"):
-            print(f"{found['subject']}: {found['note']}", file=sys.stderr)
-    text = "\n".join(lines) + "\n"
+    if options.output and options.output.exists():
+        raise SheetError(f"{options.output} is there already; move it away, or give another name")
+    found = find_scans(options.folder)
+    if not found:
+        raise ScanError(f"there is no CT scan below {options.folder}; give the folder that holds the scans")
+    text = io.StringIO()
+    rows = csv.DictWriter(text, SHEET_COLUMNS, delimiter="\t", lineterminator="\n", extrasaction="ignore")
+    rows.writeheader()
+    for scan in found:
+        rows.writerow(scan | {"scan": _path_for(scan["scan"], options.output), "side": "left"})
+        if scan["note"]:
+            print(f"{scan['subject']}: {scan['note']}", file=sys.stderr)
     if not options.output:
-        print(text, end="")
+        print(text.getvalue(), end="")
         return
     with replace_when_done(options.output) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    print(f"{len(rows)} scans are in {options.output}; run `hipqct check --samples {options.output}` next")
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+    print(f"{len(found)} scans are in {options.output}; run `hipqct check --samples {options.output}` next")
+
+
+def _path_for(scan: str, sheet: Path | None) -> str:
+    """A scan's path as the sheet should name it."""
+    import os
+
+    path = Path(scan).resolve()
+    return os.path.relpath(path, sheet.resolve().parent) if sheet else str(path)
 
 
 def check_scans(options) -> int:
     """`hipqct check`: one line per subject and finding; exit status 1 when a scan will be refused."""
-    from hipqct.io.scans import check_scan
     from hipqct.sheet import read_sheet
 
-    phantoms = Path("results/phantoms")
-    subjects = read_sheet(options.samples, made_here=[phantoms])
+    subjects = read_sheet(options.samples, made_here=[Path("results/phantoms")])
     refused = 0
     for subject in subjects:
-        if subject.exclude:
-            print(f"{subject.subject}\texcluded\t{subject.exclude}")
-            continue
-        if not subject.scan.exists():
-            print(f"{subject.subject}\tphantom\tthe workflow will make this synthetic scan")
-            continue
-        findings = check_scan(subject.scan, subject.series_uid)
-        refused += any(finding.severity == "error" for finding in findings)
-        for finding in findings:
-            print(f"{subject.subject}\t{finding.severity}\t{finding.text}")
-        if not findings:
-            print(f"{subject.subject}\tok\t")
+        findings = _findings(subject)
+        refused += any(severity == "error" for severity, _ in findings)
+        for severity, text in findings:
+            print(subject.subject, severity, text, sep="\t", flush=True)
     print(f"{len(subjects)} subjects checked, {refused} will be refused", file=sys.stderr)
     return int(refused > 0)
+
+
+def _findings(subject) -> list[tuple[str, str]]:
+    """(severity, text) of all there is to say of a subject's scan: at least one."""
+    from hipqct.io.scans import check_scan
+
+    if subject.exclude:
+        return [("excluded", subject.exclude)]
+    if not subject.scan.exists():
+        return [("phantom", "the workflow will make this synthetic scan")]
+    try:
+        return check_scan(subject.scan, subject.series_uid) or [("ok", "")]
+    except OSError as error:
+        return [("error", f"{subject.scan} cannot be read: {error.strerror}")]
 
 
 def write_phantom(options) -> None:
@@ -159,16 +180,15 @@ def write_cohort(options) -> None:
 
 def print_summary(options) -> None:
     """`hipqct summary`: the mean Dice and where tables, pictures and report are."""
-    import pandas as pd
-
-    from hipqct.cohort import is_synthetic
+    from hipqct.cohort import TEXT_COLUMNS, is_synthetic
     from hipqct.errors import SheetError
+    from hipqct.io.tables import read_table
 
     cohort = options.results / "cohort"
     if not (cohort / "subjects.tsv").exists():
         raise SheetError(f"there are no tables in {cohort}; run snakemake first")
-    subjects = pd.read_csv(cohort / "subjects.tsv", sep="\t", dtype={"subject": str})
-    agreement = pd.read_csv(cohort / "segmentation.tsv", sep="\t").set_index("cohort").loc["all"]
+    subjects = read_table(cohort / "subjects.tsv", TEXT_COLUMNS)
+    agreement = read_table(cohort / "segmentation.tsv").set_index("cohort").loc["all"]
     counts = subjects["status"].value_counts()
     print(", ".join(f"{counts.get(status, 0)} hips {status}" for status in ("done", "failed", "excluded")))
     if agreement["n"]:

@@ -1,5 +1,6 @@
 """CT scans in a tree of folders."""
 
+import logging
 import os
 import re
 from collections import defaultdict
@@ -13,6 +14,11 @@ from hipqct.io.dicom_headers import Header, read_header, without_identity
 from hipqct.io.dicom_series import group_series, series_rank
 from hipqct.io.image_headers import IMAGE_SUFFIXES, read_image_header
 from hipqct.io.images import read_image
+
+log = logging.getLogger(__name__)
+
+# Progress is told every so many files, some seconds from a file server; images are read whole.
+FILES_PER_MESSAGE, IMAGES_PER_MESSAGE = 2000, 20
 
 # folder and file names that tell no subject from another: kinds of data, numbers of series, UIDs, dates
 GENERIC_NAME = re.compile(
@@ -66,10 +72,13 @@ def dicom_rows(root: Path) -> list[dict]:
 
 def _dicom_series(root: Path) -> list[FoundSeries]:
     """The CT series of at least ``MIN_SLICES`` slices; those spread over several folders are put together."""
-    found = {}
+    found, seen = {}, 0
     for folder, _, names in os.walk(root):
         headers = []
         for name in sorted(names):
+            seen += 1
+            if seen % FILES_PER_MESSAGE == 0:
+                log.info("%d files read, %d series found so far", seen, len(found))
             path = Path(folder, name)
             if not name.lower().endswith(IMAGE_SUFFIXES):
                 headers += _lenient_header(path, root)
@@ -97,11 +106,13 @@ def image_rows(root: Path) -> list[dict]:
     """One row per image file that is no label map, for ``find_scans``."""
     files = sorted(p for p in root.rglob("*") if p.is_file() and p.name.lower().endswith(IMAGE_SUFFIXES))
     empty = dict.fromkeys(("series_uid", "sex", "age", "note"))
-    return [
-        {"subject": _subject(path, root), "scan": str(path)} | empty
-        for path in files
-        if not path.name.startswith(".") and not _is_label_map(path)
-    ]
+    rows = []
+    for number, path in enumerate(files, start=1):
+        if number % IMAGES_PER_MESSAGE == 0:
+            log.info("%d of %d image files read", number, len(files))
+        if not path.name.startswith(".") and not _is_label_map(path):
+            rows.append({"subject": _subject(path, root), "scan": str(path)} | empty)
+    return rows
 
 
 def _is_label_map(path: Path) -> bool:

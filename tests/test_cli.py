@@ -1,0 +1,146 @@
+"""The command says in one sentence what is wrong, and its sheets and checks fit together."""
+
+import numpy as np
+import pytest
+from cohort_factory import Results, cohort
+from dicom_factory import write_series
+
+from hipqct import __version__, cli
+from hipqct.image import Image
+from hipqct.io import scan_tree
+from hipqct.io.images import write_image
+from hipqct.sheet import read_sheet
+from hipqct.steps.cohort import aggregate_cohort
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """Two DICOM studies, one NIfTI scan, and a mask that is no scan."""
+    write_series(tmp_path / "scans/anna/ct")
+    write_series(tmp_path / "scans/bert/ct", PatientSex="M", PatientAge="061Y")
+    body = np.full((20, 18, 18), -1000, np.int16)
+    body[4:16, 4:14] = 40
+    write_image(Image(body, (3.0, 3.0, 4.0)), tmp_path / "scans/carl.nii.gz")
+    write_image(Image((body > 0).astype(np.uint8), (3.0, 3.0, 4.0)), tmp_path / "scans/carl_mask.nii.gz")
+    return tmp_path / "scans"
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    status = cli.main([str(argument) for argument in arguments])
+    return status, *capsys.readouterr()
+
+
+def test_a_written_sheet_reads_back_and_its_scans_pass_the_check(scans, tmp_path, capsys):
+    sheet = tmp_path / "config/samples.tsv"
+    status, out, _ = run(capsys, "samples", scans, "-o", sheet)
+    assert status == 0
+    assert "3 scans" in out
+    subjects = {subject.subject: subject for subject in read_sheet(sheet)}
+    assert set(subjects) == {"anna", "bert", "carl"}
+    assert (subjects["bert"].sex, subjects["bert"].age) == ("M", 61)
+    assert subjects["carl"].scan == scans / "carl.nii.gz"
+    assert "\t../scans/" in sheet.read_text()
+    status, out, err = run(capsys, "check", "--samples", sheet)
+    assert (status, out) == (0, "anna\tok\t\nbert\tok\t\ncarl\tok\t\n")
+    assert err == "3 subjects checked, 0 will be refused\n"
+
+
+def test_standard_output_holds_the_sheet_alone_with_absolute_paths(scans, tmp_path, capsys):
+    status, out, _ = run(capsys, "samples", scans)
+    assert status == 0
+    (tmp_path / "elsewhere.tsv").write_text(out)
+    assert len(read_sheet(tmp_path / "elsewhere.tsv")) == 3
+
+
+def test_a_sheet_someone_has_filled_in_is_not_overwritten(scans, tmp_path, capsys):
+    (tmp_path / "samples.tsv").write_text("mine")
+    status, _, err = run(capsys, "samples", scans, "-o", tmp_path / "samples.tsv")
+    assert status == 1
+    assert "is there already" in err
+    assert (tmp_path / "samples.tsv").read_text() == "mine"
+
+
+def test_a_scan_that_will_be_refused_makes_the_check_fail(scans, tmp_path, capsys):
+    (scans / "anna/ct/IM0007.dcm").unlink()
+    (scans / "carl.nii.gz").write_bytes(b"no image")
+    sheet = tmp_path / "samples.tsv"
+    assert run(capsys, "samples", scans, "-o", sheet)[0] == 0
+    status, out, err = run(capsys, "check", "--samples", sheet)
+    assert status == 1
+    severities = {line.split("\t")[0]: line.split("\t")[1] for line in out.splitlines()}
+    assert severities == {"anna": "error", "bert": "ok", "carl": "error"}
+    assert "2 will be refused" in err
+
+
+def test_excluded_scans_are_not_read_and_phantoms_need_not_exist(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = "subject\tscan\texclude\nA\tnowhere\tmotion\nB\tresults/phantoms/B/dicom\t\n"
+    (tmp_path / "samples.tsv").write_text(rows)
+    status, out, _ = run(capsys, "check", "--samples", "samples.tsv")
+    assert status == 0
+    assert out.splitlines()[0] == "A\texcluded\tmotion"
+    assert out.splitlines()[1].startswith("B\tphantom\t")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("check", "--samples", "missing.tsv"), "no such sample sheet"),
+        (("samples", "missing"), "is not a folder"),
+        (("samples", "."), "there is no CT scan"),
+        (("summary",), "run snakemake first"),
+    ],
+)
+def test_errors_are_one_sentence_and_status_one(tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(capsys, *arguments)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("hipqct: ")
+    assert words in err
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(scans, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    status, _, err = run(capsys, "samples", scans, "-o", tmp_path / "file/samples.tsv")
+    assert status == 1
+    assert err.splitlines()[-1].startswith("hipqct: ")
+
+
+def test_wrong_usage_is_status_two(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["sampels"])
+    assert stop.value.code == 2
+    assert "samples" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"hipqct {__version__}\n"
+
+
+def test_ctrl_c_ends_without_a_traceback(monkeypatch, tmp_path, capsys):
+    def stop(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hipqct.io.scans.find_scans", stop)
+    assert run(capsys, "samples", tmp_path) == (130, "", "hipqct: stopped\n")
+
+
+def test_huge_trees_tell_how_far_they_are(scans, monkeypatch, caplog, capsys):
+    monkeypatch.setattr(scan_tree, "FILES_PER_MESSAGE", 10)
+    monkeypatch.setattr(scan_tree, "IMAGES_PER_MESSAGE", 1)
+    run(capsys, "samples", scans)
+    assert "30 files read, 1 series found so far" in caplog.messages
+    assert "1 of 2 image files read" in caplog.messages
+
+
+def test_the_summary_names_the_mean_dice_and_the_files(tmp_path, capsys):
+    study = Results(tmp_path, cohort(3))
+    aggregate_cohort(study.sheet, study.results, study.cohort)
+    status, out, _ = run(capsys, "summary", "--results", study.results)
+    assert status == 0
+    assert "3 hips done, 0 hips failed, 0 hips excluded" in out
+    assert "mean Dice of 3 hips: 0.98" in out
+    assert f"{study.cohort}/report.html" in out

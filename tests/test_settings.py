@@ -1,0 +1,50 @@
+"""The shipped configuration fits its schema; every fault of another is told by key."""
+
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hipqct.errors import SheetError
+from hipqct.settings import check_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
+SHIPPED = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
+
+
+def test_the_shipped_configuration_is_right():
+    check_settings(SHIPPED, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "words"),
+    [
+        ("crop", "pixels", 100, "crop/pixels: 100 is not a multiple of 8"),
+        ("resample", "method", "spline", "resample/method: 'spline' is not one of"),
+        ("resample", "slice_mm", "3", "resample/slice_mm: '3' is not of type 'number'"),
+        (
+            "segment",
+            "devise",
+            "cpu",
+            "segment: Additional properties are not allowed ('devise' was unexpected)",
+        ),
+    ],
+)
+def test_a_fault_is_told_by_its_key(section, key, value, words):
+    config = deepcopy(SHIPPED)
+    config[section][key] = value
+    with pytest.raises(SheetError) as error:
+        check_settings(config, SCHEMA)
+    assert words in str(error.value)
+
+
+def test_all_faults_come_at_once():
+    config = deepcopy(SHIPPED)
+    del config["crop"]
+    config["segment"]["step"] = 0
+    with pytest.raises(SheetError) as error:
+        check_settings(config, SCHEMA)
+    assert "2 fault(s)" in str(error.value)
+    assert "top level: 'crop' is a required property" in str(error.value)
