@@ -90,6 +90,15 @@ def test_a_femur_at_the_crops_side_is_flagged():
     assert segment_probability(femur_map(origin_mm=(45.0, -50.0, 200.0))).flags == ["touches_crop_border"]
 
 
+def test_doubt_is_the_volume_between_the_thresholds_a_quarter_and_three_quarters():
+    sure = femur_map()
+    shell = (depth_mm(sure) > 0) & (depth_mm(sure) < 3)
+    doubtful = segment_probability(changed(sure, shell, 0.6))
+    assert segment_probability(sure).doubtful_share < 0.15
+    assert doubtful.flags == ["low_confidence"]
+    assert doubtful.doubtful_share == pytest.approx(shell.sum() / doubtful.mask.array.sum(), abs=0.1)
+
+
 def test_doubt_and_an_odd_size_are_flagged():
     doubtful = femur_map()
     assert "low_confidence" in segment_probability(doubtful.with_array(0.7 * doubtful.array)).flags
@@ -108,9 +117,10 @@ def noise(high):
         np.zeros(SHAPE),
         np.full(SHAPE, 0.2),
         noise(0.4),
+        np.pad(np.ones((62, 62, 38)), 1),
         np.pad(np.ones((8, 8, 8)), ((0, 56), (0, 56), (0, 32))),
     ],
-    ids=["nothing", "constant", "faint noise", "a speck"],
+    ids=["nothing", "constant", "faint noise", "all of the crop", "a speck"],
 )
 def test_a_map_without_a_femur_is_a_sentence_and_no_mask(array):
     with pytest.raises(AnatomyError, match=r"no femur.*\d.*center_left"):

@@ -204,7 +204,7 @@ def test_the_picture_shows_the_outline_and_the_same_input_gives_the_same_bytes(h
 def test_panels_are_seen_from_the_feet_with_the_patients_right_on_the_left(hip):
     resampled, mask = read_image(hip.resampled), read_image(hip.mask)
     figure = draw_outlines(resampled, mask, resampled, "left", read_json(hip.volume))
-    axial, _, coronal, _, _, sagittal = figure.axes
+    axial, _, _, _, coronal, sagittal = figure.axes
     for axes in (axial, sagittal, coronal):
         assert axes.get_xlim()[0] < axes.get_xlim()[1]
     assert axial.get_ylim()[0] > axial.get_ylim()[1]

@@ -6,9 +6,12 @@ from matplotlib.figure import Figure
 from hipqct.image import Image
 
 BONE_WINDOW_HU = (-250, 1150)  # fat nearly black, the densest cortex white
-# Axial slices by height in the mask: head, neck, below the lesser trochanter, shaft.
-LEVELS = (0.85, 0.65, 0.4, 0.12)
+# Axial slices by depth below the mask's top: head, neck, lesser trochanter, shaft; closer in shorter masks.
+DEPTHS_MM = (20, 43, 75, 110)
+USUAL_LENGTH_MM = 125
+MARGIN_MM = 25  # shown of the scan above and below the mask
 SCALE_BAR_MM = 20
+PLANES = ("sagittal", "coronal", "axial")  # by the axis across them
 OUTLINE = "#FFB000"
 LETTERS = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}  # left, right, top and bottom edge
 LETTER_PLACES = ((0.02, 0.5), (0.98, 0.5), (0.5, 0.98), (0.5, 0.02))  # shares of the panel
@@ -18,8 +21,8 @@ PNG_SETTINGS = {"dpi": 100, "metadata": {"Software": "hipqct"}}
 def draw_outlines(ct: Image, mask: Image, roi: Image, side: str, measures: dict) -> Figure:
     """Draw four axial slices, and the coronal and the sagittal slice that show most of the mask.
 
-    Axial and coronal slices are seen as radiologists do, the patient's right on the left. All panels have one
-    scale. Nothing in the picture tells whose scan it is.
+    Axial and coronal slices are seen as radiologists do, the patient's right on the left. Axial
+    panels show the crop, the others the mask and 25 mm above and below it. Nothing tells whose scan it is.
 
     Args:
         ct: HU, and ``mask``, on one grid. Small obliquity is drawn as if there were none.
@@ -33,23 +36,34 @@ def draw_outlines(ct: Image, mask: Image, roi: Image, side: str, measures: dict)
     if not (mask.same_grid(ct) and mask.array.any()):
         raise ValueError(f"mask must have voxels and be on the grid of ct {ct.shape}, got {mask.shape}")
     inside = mask.array > 0
-    span = np.flatnonzero(inside.any(axis=(0, 1)))[[0, -1]]
-    levels = [round(span[0] + level * (span[1] - span[0])) for level in LEVELS]
+    slice_mm = ct.spacing_mm[2]
+    bottom, top = np.flatnonzero(inside.any(axis=(0, 1)))[[0, -1]]
+    shrink = min(1, (top - bottom + 1) * slice_mm / USUAL_LENGTH_MM)
+    levels = [top - round(depth_mm * shrink / slice_mm) for depth_mm in DEPTHS_MM]
     box_mm = _box_mm(ct, roi)
-    figure = Figure(figsize=(11, 8.2), layout="constrained", facecolor="black")
-    panels = figure.subplots(2, 3)
-    for axes, z in zip(panels[:, :2].T.ravel(order="F"), levels, strict=True):
+    around_mm = (bottom - 0.5) * slice_mm - MARGIN_MM, (top + 0.5) * slice_mm + MARGIN_MM
+    box_mm[:, 2] = np.clip(around_mm, *box_mm[:, 2])
+    figure = Figure(figsize=(13, 6.6), layout="constrained", facecolor="black")
+    width_mm, _, height_mm = np.ptp(box_mm, axis=0)
+    wide = np.clip(2 * width_mm / height_mm, 1, 1.25)  # short scans leave room for wider panels
+    grid = figure.add_gridspec(2, 4, width_ratios=(1, 1, wide, wide))
+    for place, z in zip((grid[0, 0], grid[0, 1], grid[1, 0], grid[1, 1]), levels, strict=True):
+        axes = figure.add_subplot(place)
         _draw(axes, ct, inside, box_mm, 2, z)
-        below_mm = (span[1] - z) * ct.spacing_mm[2]
-        axes.set_title(f"axial, {below_mm:.0f} mm below the top of the mask", **_text(9))
-    for axes, axis in zip(panels[:, 2], (1, 0), strict=True):
-        others = tuple(a for a in range(3) if a != axis)
-        _draw(axes, ct, inside, box_mm, axis, int(inside.sum(axis=others).argmax()))
-        axes.set_title(("sagittal", "coronal")[axis], **_text(9))
+        axes.set_title(f"axial, {(top - z) * slice_mm:.0f} mm below the top", **_text(9))
+    for column, axis in ((2, 1), (3, 0)):
+        axes = figure.add_subplot(grid[:, column])
+        _draw(axes, ct, inside, box_mm, axis, _fullest(inside, axis))
+        axes.set_title(PLANES[axis], **_text(9))
         for z in levels:
-            axes.axhline(z * ct.spacing_mm[2], color="white", linewidth=0.6, linestyle=":", alpha=0.6)
+            axes.axhline(z * slice_mm, color="white", linewidth=0.6, linestyle=":", alpha=0.6)
     figure.suptitle(caption(side, measures), **_text(12))
     return figure
+
+
+def _fullest(inside: np.ndarray, axis: int) -> int:
+    """The slice across ``axis`` that shows most of the mask."""
+    return int(inside.sum(axis=tuple(a for a in range(3) if a != axis)).argmax())
 
 
 def caption(side: str, measures: dict) -> str:
@@ -86,7 +100,7 @@ def _draw(axes, ct: Image, inside: np.ndarray, box_mm: np.ndarray, axis: int, in
     axes.set_xlim(box_mm[:, across])
     axes.set_ylim(box_mm[:, down][:: -1 if axis == 2 else 1])
     axes.set(aspect="equal", facecolor="black", xticks=[], yticks=[])
-    _label(axes, ("sagittal", "coronal", "axial")[axis], box_mm[:, across])
+    _label(axes, PLANES[axis], box_mm[:, across])
 
 
 def _label(axes, plane: str, across_mm: np.ndarray) -> None:

@@ -32,7 +32,7 @@ def threshold_bone(probability_path, resampled_path, ct_path, mask_path, mask_na
     """Binarise a probability map and write the mask on the resampled and on the scan's own grid.
 
     Args:
-        bone_path: bone.json, with ``otsu_threshold``, ``components`` and ``flags``.
+        bone_path: bone.json, with ``otsu_threshold``, ``components``, ``doubtful_share`` and ``flags``.
 
     Raises:
         AnatomyError: the map shows no femur; no file is written then.
@@ -42,9 +42,19 @@ def threshold_bone(probability_path, resampled_path, ct_path, mask_path, mask_na
     bone = segment_probability(probability)
     for grid_path, path in ((resampled_path, mask_path), (ct_path, mask_native_path)):
         write_image(mask_on_grid(probability, bone, read_image(grid_path)), path)
-    facts = {"otsu_threshold": bone.otsu_threshold, "components": bone.components, "flags": bone.flags}
+    facts = {
+        "otsu_threshold": bone.otsu_threshold,
+        "components": bone.components,
+        "doubtful_share": bone.doubtful_share,
+        "flags": bone.flags,
+    }
     write_json(facts, bone_path)
-    log.info("Threshold %.3f, flags: %s", bone.otsu_threshold, ", ".join(bone.flags) or "none")
+    log.info(
+        "Threshold %.3f, doubtful %.3f of the mask, flags: %s",
+        bone.otsu_threshold,
+        bone.doubtful_share,
+        ", ".join(bone.flags) or "none",
+    )
 
 
 def measure_volume(
