@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.special import hyp1f1
 
 from hipqct.image import Image
 from hipqct.phantom import parameters as named
@@ -162,12 +163,15 @@ def test_parameters_round_trip_through_truth(phantom):
     )
 
 
-def test_noise_has_the_asked_spread_and_a_soft_texture():
-    rng = np.random.default_rng(0)
-    field = noise((128, 128, 4), 0.8, 15.0, rng)
+@pytest.mark.parametrize("peak_per_mm", [0.11, 0.22])
+def test_noise_has_the_asked_spread_and_the_autocorrelation_of_its_spectrum(peak_per_mm):
+    field = noise((128, 128, 4), 0.8, 15.0, np.random.default_rng(0), peak_per_mm)
     assert field.std() == pytest.approx(15.0, rel=0.05)
-    neighbours = np.corrcoef(field[1:].ravel(), field[:-1].ravel())[0, 1]
-    assert 0.2 < neighbours < 0.95
+    for pixels in (1, 2, 4):
+        found = np.corrcoef(field[pixels:].ravel(), field[:-pixels].ravel())[0, 1]
+        # The Hankel transform of f exp(-(f / peak)^2) is Kummer's function.
+        expected = hyp1f1(1.5, 1, -((np.pi * 0.8 * pixels * peak_per_mm) ** 2))
+        assert found == pytest.approx(expected, abs=0.04)
 
 
 def test_hydroxyapatite_rods_have_their_densities_and_the_truth_says_so():

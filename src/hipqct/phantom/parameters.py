@@ -41,6 +41,8 @@ COHORT_SEEDS = range(1_000_000, 1_000_000_000)
 HYDROXYAPATITE_SHARE = 0.25
 ROUNDEST_PROFILE = 0.31  # slices: a Gaussian whose full width at half maximum is the slice
 
+NOISE_PEAK_PER_MM = (0.11, 0.22)  # measured on real scans: docs/phantoms.md
+
 # Share of scans whose field of view ends at one side this far (mm) from the middle: through the trochanter
 # or the skin beside it.
 CUT_SHARE, CUT_EDGE_MM = 0.05, (125.0, 165.0)
@@ -113,12 +115,12 @@ def _anatomy(rng, sex: str, age: float) -> dict:
         "calcar_mm": np.clip(draw(3.8, 4.6, 0.7) * thinning, 1.6, 6.0),
         "shaft_cortex_mm": np.clip(draw(6.0, 7.0, 0.9, 0.2) * thinning, 2.6, 9.0),
         "cortical_mg_cm3": np.clip(rng.normal(1110, 55) - 12 * max(age - 50, 0) / 10, 900, 1260),
-        "head_mg_cm3": draw(150, 160, 22) * quality,
+        "head_mg_cm3": draw(155, 165, 22) * quality,
         "neck_mg_cm3": draw(92, 98, 22) * quality,
         "trochanter_mg_cm3": draw(112, 118, 22) * quality,
         "marrow_mg_cm3": rng.normal(-48, 12) + 60 * max(0.0, rng.normal(0, 0.4)),
-        "compressive_mg_cm3": draw(225, 240, 50) * quality,
-        "compressive_width": rng.uniform(0.26, 0.45),
+        "compressive_mg_cm3": draw(310, 330, 75) * quality,
+        "compressive_width": rng.uniform(0.30, 0.48),
         "tensile_mg_cm3": draw(65, 70, 15) * quality,
         "ward_mg_cm3": rng.uniform(60, 140) + 20 * (1 - loss),
         "texture_mg_cm3": rng.uniform(20, 60),
@@ -216,12 +218,19 @@ def _scanner(rng, head_radius_mm: float) -> Scanner:
 
 
 def _acquisition(rng, scanner: Scanner) -> Scanner:
-    """The scan with its rods' basis, slice profile and, now and then, a field of view that cuts one side."""
+    """The scan with basis, slice profile, noise texture and, now and then, a field of view cut at a side."""
     basis = "HA" if rng.random() < HYDROXYAPATITE_SHARE else "K2HPO4"
     profile_blur = float(rng.uniform(0, ROUNDEST_PROFILE))
     edge_mm = float(rng.choice([-1, 1]) * rng.uniform(*CUT_EDGE_MM))
     cut_edge_mm = edge_mm if rng.random() < CUT_SHARE else 0.0
-    return dataclasses.replace(scanner, basis=basis, profile_blur=profile_blur, cut_edge_mm=cut_edge_mm)
+    peak_per_mm = float(rng.uniform(*NOISE_PEAK_PER_MM))
+    return dataclasses.replace(
+        scanner,
+        basis=basis,
+        profile_blur=profile_blur,
+        cut_edge_mm=cut_edge_mm,
+        noise_peak_per_mm=peak_per_mm,
+    )
 
 
 def sample_parameters(

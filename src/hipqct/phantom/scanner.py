@@ -11,10 +11,6 @@ AIR_HU = -1000
 LOWEST_HU = -1024
 HIGHEST_HU = 3071
 
-# Peak of the noise spectrum, cycles per mm: it grows as the ramp filter up to about here (Kijewski and Judy
-# 1987, doi 10.1088/0031-9155/32/5/003) and falls off with the kernel beyond; chosen for a soft kernel.
-NOISE_PEAK_PER_MM = 0.22
-
 # Length (one SD) of the lateral streaks in scans with too few photons.
 STREAK_MM = 10.0
 
@@ -28,7 +24,7 @@ class Scanner:
     calibration. ``basis`` is what the rods are made of, ``"K2HPO4"`` or ``"HA"`` (hydroxyapatite): all
     densities of the phantom, bones included, are equivalents in it. ``center_x_mm`` shifts the field of view
     to the left; ``cut_edge_mm``, unless 0, ends it that far left (negative: right) of the middle instead.
-    ``profile_blur`` is explained in `blur_between_slices`.
+    ``profile_blur`` is explained in `blur_between_slices`, ``noise_peak_per_mm`` in `noise`.
     ``table_gap_mm`` is the gap between the back of the patient and the calibration phantom.
     """
 
@@ -48,6 +44,7 @@ class Scanner:
     cut_edge_mm: float = 0.0
     basis: str = "K2HPO4"
     profile_blur: float = 0.0
+    noise_peak_per_mm: float = 0.16
 
     def __post_init__(self):
         if self.basis not in BASES:
@@ -92,16 +89,18 @@ def blur_between_slices(hu: np.ndarray, blur: float) -> np.ndarray:
     return ndimage.convolve1d(hu, [share, 1 - 2 * share, share], axis=2, mode="nearest")
 
 
-def noise(shape, pixel_mm: float, sd_hu: float, rng, streaks: float = 0.0) -> np.ndarray:
+def noise(shape, pixel_mm: float, sd_hu: float, rng, peak_per_mm: float, streaks: float = 0.0) -> np.ndarray:
     """Correlated noise, shape ``(nx, ny, nz)``: independent slices with a ramp-like in-plane spectrum.
 
+    The spectrum grows as the ramp filter does (Kijewski and Judy 1987, doi 10.1088/0031-9155/32/5/003) and
+    the kernel takes it down: its power is f exp(-(f / ``peak_per_mm``)^2), frequencies f in cycles per mm.
     ``streaks`` adds the lateral streaks of photon starvation through the hips, as a ratio to ``sd_hu``.
     """
     fx = np.fft.fftfreq(shape[0], pixel_mm)[:, None]
     fy = np.fft.rfftfreq(shape[1], pixel_mm)[None]
     frequency = np.hypot(fx, fy).astype(np.float32)
-    filtering = np.sqrt(frequency / NOISE_PEAK_PER_MM) * np.exp(-0.5 * (frequency / NOISE_PEAK_PER_MM) ** 2)
-    filtering += 0.08 * np.exp(-0.5 * (frequency / NOISE_PEAK_PER_MM) ** 2)
+    filtering = np.sqrt(frequency / peak_per_mm) * np.exp(-0.5 * (frequency / peak_per_mm) ** 2)
+    filtering += 0.08 * np.exp(-0.5 * (frequency / peak_per_mm) ** 2)
     gain = np.sqrt(np.mean(np.abs(np.fft.fft2(np.fft.irfft2(filtering, shape[:2]))) ** 2))
     out = np.empty(shape, dtype=np.float32)
     for k in range(shape[2]):

@@ -137,7 +137,7 @@ def _organs(points_mm: np.ndarray, half_width_mm: float, rng) -> np.ndarray:
 def soft_fields(points_mm: np.ndarray, soft: SoftTissue, half_width_mm: float, rng) -> dict:
     """Distances and smooth variations from which the scanner paints soft tissue; one array per name."""
     wobble = shapes.WaveField(rng, 2, 60, 150)(points_mm)
-    body = body_distance(points_mm, soft) + wobble[0] * 4
+    body = body_distance(points_mm, soft) + wobble[0] * np.float32(1.6)
     envelope = body + np.float32(soft.subcutaneous_mm) * (
         1 + np.float32(0.25) * wobble[1] + np.float32(0.25) * np.clip(points_mm[1] / 80, -1, 1)
     )
