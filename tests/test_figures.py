@@ -7,7 +7,8 @@ import pytest
 from cohort_factory import cohort
 
 from hipqct.cohort import subject_table
-from hipqct.figures import FIGURES, caption, draw_all
+from hipqct.figures import FIGURES, caption, draw_all, draw_segmentation
+from hipqct.metrics import volume_agreement
 
 EVALUATED = ("volume_agreement", "segmentation")
 
@@ -24,6 +25,7 @@ def table(count=12, **changes):
             "integral_density_mg_cm3": hip.density_mg_cm3,
             "dice": 0.98,
             "hausdorff95_mm": 1.0,
+            "surface_distance_mm": 0.3,
             "volume_reference_mm3": hip.reference_mm3,
             "volume_predicted_mm3": hip.reference_mm3 * 1.01,
             "relative_error_percent": 1.0,
@@ -60,6 +62,20 @@ def test_axes_carry_units_and_n(tmp_path):
     assert "women (n = 6)" in words["volume_agreement"]
     assert "integral density (mg/cm³)" in words["measures"]
     assert "n = 12" in words["segmentation"]
+
+
+def test_the_agreement_in_the_figure_is_that_of_the_table(tmp_path):
+    hips = table(12)
+    expected = volume_agreement(hips["volume_reference_mm3"], hips["volume_predicted_mm3"])
+    words = draw(hips, tmp_path / "figures")["volume_agreement"]
+    assert f"R² = {expected['r2']:.4f}" in words
+    assert f"RMSE {expected['rmse_mm3'] / 1000:.2f} cm³" in words
+    assert f"bias: {expected['bias_mm3'] / 1000:.2f}" in words
+    assert f"+1.96 SD: {expected['loa_high_mm3'] / 1000:.2f}" in words
+
+
+def test_no_axis_shows_an_impossible_dice():
+    assert draw_segmentation(table(3, dice=1.0)).axes[0].get_ylim()[1] == 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

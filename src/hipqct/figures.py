@@ -11,28 +11,31 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from hipqct.cohort import COHORTS, count_synthetic, select
+from hipqct.metrics import volume_agreement
 
 # Okabe and Ito's colours, told apart by colour-blind readers; women and men also differ by marker.
 STYLE = {"F": ("#D55E00", "o", "women"), "M": ("#0072B2", "s", "men"), "": ("#555555", "^", "sex unknown")}
 COHORT_NAMES = {"all": "all", "male": "men", "female": "women"}
 CM3 = 1000.0  # mm3 per cm3
-LIMITS_OF_AGREEMENT_SD = 1.96
 FEWEST_FOR_QUARTILES = 5
-# Column, label, and the least span of the axis: of one hip, or of hips nearly alike, no noise is blown up.
+NO_LIMITS = (-np.inf, np.inf)
+# Column, label, least span of the axis (no noise is blown up where hips are nearly alike), possible values.
 MEASURE_PANELS = (
-    ("volume_cm3", "femur volume in the scan (cm³)", 20.0),
-    ("integral_density_mg_cm3", "integral density (mg/cm³)", 50.0),
+    ("volume_cm3", "femur volume in the scan (cm³)", 20.0, (0, np.inf)),
+    ("integral_density_mg_cm3", "integral density (mg/cm³)", 50.0, NO_LIMITS),
 )
 SCORE_PANELS = (
-    ("dice", "Dice", 0.02),
-    ("hausdorff95_mm", "95% Hausdorff distance (mm)", 0.5),
-    ("relative_error_percent", "relative volume error (%)", 2.0),
+    ("dice", "Dice", 0.02, (0, 1)),
+    ("hausdorff95_mm", "95% Hausdorff distance (mm)", 0.5, (0, np.inf)),
+    ("surface_distance_mm", "average surface distance (mm)", 0.2, (0, np.inf)),
+    ("relative_error_percent", "relative volume error (%)", 2.0, NO_LIMITS),
 )
 LEAST_VOLUME_SPAN_CM3, LEAST_DIFFERENCE_SPAN_CM3 = 20.0, 2.0
 POINTS = {"s": 20, "alpha": 0.75, "linewidths": 0, "zorder": 3}
 CAPTIONS = {
-    "measures": "Volume and density of every hip. Line: median; bar: the middle half (from 5 hips on).",
-    "segmentation": "Agreement with the reference masks, hip by hip. Line: median; bar: the middle half.",
+    "measures": "Volume and density of every hip. Line: median; box: the middle half (from 5 hips on).",
+    "segmentation": "Agreement with the reference masks, hip by hip. Line: median; box: the middle half "
+    "(from 5 hips on). Relative volume error: 100 (predicted − reference) / reference.",
     "volume_agreement": "Volumes. Left: predicted against reference, with the line of least squares. "
     "Right: difference against mean (Bland and Altman), with bias and 95% limits of agreement.",
 }
@@ -132,7 +135,9 @@ def draw_volume_agreement(evaluated: pd.DataFrame) -> Figure:
     scatter.locator_params(nbins=6)
     scatter.set(xlabel="reference volume (cm³)", ylabel="predicted volume (cm³)")
     scatter.legend(fontsize=7.5, loc="upper left", borderaxespad=0.1)
-    _draw_limits(difference, predicted_cm3 - reference_cm3)
+    agreement = volume_agreement(CM3 * reference_cm3, CM3 * predicted_cm3)
+    _write_agreement(scatter, agreement)
+    _draw_limits(difference, agreement, predicted_cm3 - reference_cm3)
     difference.set(xlabel="mean of both volumes (cm³)", ylabel="predicted − reference (cm³)", xlim=ends)
     return figure
 
@@ -143,27 +148,36 @@ def _ends(values: np.ndarray, least_span: float) -> np.ndarray:
     return middle + np.array([-0.56, 0.56]) * span
 
 
-def _draw_limits(axes, differences_cm3: np.ndarray) -> None:
+def _write_agreement(axes, agreement: dict) -> None:
+    """Number of hips, R² and errors in the corner below the line of identity."""
+    lines = [f"n = {agreement['n']}"]
+    if not np.isnan(agreement["r2"]):
+        lines.append(f"R² = {agreement['r2']:.4f}".replace("-", "−"))
+    lines += [f"RMSE {agreement['rmse_mm3'] / CM3:.2f} cm³", f"MAE {agreement['mae_mm3'] / CM3:.2f} cm³"]
+    axes.text(0.98, 0.03, "\n".join(lines), ha="right", fontsize=7.5, transform=axes.transAxes)
+
+
+def _draw_limits(axes, agreement: dict, differences_cm3: np.ndarray) -> None:
     """Bias and 95% limits of agreement, named beyond the right edge, where no point lies."""
-    bias = differences_cm3.mean()
-    lines = [(bias, "-", "bias")]
-    if len(differences_cm3) > 1:
-        reach = LIMITS_OF_AGREEMENT_SD * differences_cm3.std(ddof=1)
-        lines += [(bias - reach, "--", "−1.96 SD"), (bias + reach, "--", "+1.96 SD")]
+    lines = {"−1.96 SD": ("loa_low_mm3", "--", "top"), "bias": ("bias_mm3", "-", "center")}
+    lines |= {"+1.96 SD": ("loa_high_mm3", "--", "bottom")}
+    shown = [*differences_cm3, 0]
     axes.axhline(0, color="0.85", linewidth=1, zorder=0)
-    for y, style, name in lines:
+    for name, (key, style, side) in lines.items():
+        y = agreement[key] / CM3
+        if np.isnan(y):  # limits of one hip
+            continue
+        shown.append(y)
         axes.axhline(y, linestyle=style, color="0.2", linewidth=1, zorder=1)
-        text = f"{name}\n{y:+.2f}".replace("-", "−")
-        at_edge = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
-        axes.annotate(text, (1, y), xytext=(3, 0), fontsize=7.5, **at_edge)
-    shown = np.concatenate([differences_cm3, [0], [y for y, _, _ in lines]])
-    axes.set_ylim(_ends(shown, LEAST_DIFFERENCE_SPAN_CM3))
+        at_edge = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": side}
+        axes.annotate(f"{name}: {y:.2f}".replace("-", "−"), (1, y), xytext=(3, 0), fontsize=7.5, **at_edge)
+    axes.set_ylim(_ends(np.array(shown), LEAST_DIFFERENCE_SPAN_CM3))
 
 
 def draw_segmentation(evaluated: pd.DataFrame) -> Figure:
-    """Dice, 95% Hausdorff distance and relative volume error of every hip, for all, men and women."""
-    figure = _draw_panels(evaluated, SCORE_PANELS, width_inch=7.6)
-    figure.axes[2].axhline(0, color="0.85", linewidth=1, zorder=0)
+    """Dice, surface distances and relative volume error of every hip, for all, men and women."""
+    figure = _draw_panels(evaluated, SCORE_PANELS, width_inch=8.6)
+    figure.axes[-1].axhline(0, color="0.85", linewidth=1, zorder=0)
     return figure
 
 
@@ -174,17 +188,18 @@ def draw_measures(done: pd.DataFrame) -> Figure:
 
 def _draw_panels(hips: pd.DataFrame, panels, width_inch: float) -> Figure:
     figure = Figure(figsize=(width_inch, 3.2), layout="constrained")
-    for axes, (column, label, least_span) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+    for axes, panel in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        column, label, least_span, possible = panel
         axes.set_ylabel(label)
         axes.set_xlim(-0.6, len(COHORTS) - 0.4)
         values = {cohort: select(hips, cohort)[column].dropna().to_numpy(float) for cohort in COHORTS}
         names = [f"{COHORT_NAMES[cohort]}\nn = {len(values[cohort])}" for cohort in COHORTS]
-        axes.set_xticks(range(len(COHORTS)), names)
+        axes.set_xticks(range(len(COHORTS)), names, fontsize=7.5)
         if len(values["all"]) == 0:
             axes.set_yticks([])
             axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", color="0.5")
             continue
-        axes.set_ylim(_ends(values["all"], least_span))
+        axes.set_ylim(np.clip(_ends(values["all"], least_span), *possible))
         for x, (cohort, sex) in enumerate(COHORTS.items()):
             _draw_column(axes, x, np.sort(values[cohort]), STYLE[sex or ""][0])
     return figure
@@ -197,11 +212,14 @@ def _draw_column(axes, x: int, values: np.ndarray, colour: str) -> None:
     # Multiples of the golden ratio lay neighbours in rank far apart, and the same table out the same way.
     spread = (np.arange(len(values)) * 0.618034 + 0.5) % 1 - 0.5 if len(values) > 1 else np.zeros(1)
     size = POINTS["s"] * min(1, 6 / np.sqrt(len(values)) + 0.2)
-    axes.scatter(x + 0.5 * spread, values, color=colour, **POINTS | {"s": size})
+    axes.scatter(x + 0.5 * spread, values, color=colour, clip_on=False, **POINTS | {"s": size})
     axes.hlines(np.median(values), x - 0.34, x + 0.34, color="0.1", linewidth=1.5, zorder=4)
     if len(values) >= FEWEST_FOR_QUARTILES:
         low, high = np.percentile(values, [25, 75])
-        axes.add_patch(Rectangle((x - 0.34, low), 0.68, high - low, color="0.92", linewidth=0, zorder=1))
+        box = Rectangle(
+            (x - 0.34, low), 0.68, high - low, fill=False, edgecolor="0.1", linewidth=0.7, zorder=4
+        )
+        axes.add_patch(box)
 
 
 # Name of the file: how to draw it, and of which hips; none is drawn without any.
