@@ -171,8 +171,21 @@ def hip_density(points_mm: np.ndarray, shape: PelvisShape) -> np.ndarray:
     return base + shape.roof_mg_cm3 * dome
 
 
+# Middles (back, up; mm, for heads of 24 mm radius) of the bodies of the fifth to second lumbar vertebrae.
+VERTEBRAE = ((41, 148), (36, 184), (38, 220), (44, 256))
+
+
+def _vertebra(points_mm: np.ndarray, back: float, up: float) -> np.ndarray:
+    """Distance to a lumbar vertebra: an oval body 27 mm high with a spinous process behind the canal."""
+    x, y, z = points_mm
+    x, y, z = x * np.float32(0.72), y - np.float32(back), np.abs(z - np.float32(up)) - np.float32(13.5)
+    body = np.maximum(np.sqrt(x * x + y * y) - np.float32(17), z)
+    arch = shapes.cone(points_mm, (0, back + 36, up - 4), (0, back + 62, up - 10), 5, 4)
+    return np.minimum(body, arch)
+
+
 def sacrum_distance(points_mm: np.ndarray, shape: PelvisShape) -> np.ndarray:
-    """Signed distance (mm) to sacrum and coccyx, in the frame midway between the heads."""
+    """Signed distance (mm) to sacrum, coccyx and lumbar spine, in the frame midway between the heads."""
     k = shape.scale
     x, y, z = points_mm
     flat = np.stack([x * np.float32(0.36), y, z])
@@ -182,6 +195,7 @@ def sacrum_distance(points_mm: np.ndarray, shape: PelvisShape) -> np.ndarray:
         shapes.cone(flat, k * np.array([0, 85, 30.0]), k * np.array([0, 82, 14.0]), 7.5 * k, 5 * k),
         shapes.cone(points_mm, k * np.array([0, 81, 7.0]), k * np.array([0, 70, -12.0]), 5 * k, 3.5 * k),
     ]
+    body += [_vertebra(points_mm / np.float32(k), *middle) * np.float32(k) for middle in VERTEBRAE]
     bone = shapes.union_all(body, 5.0)
     for level in (52, 74, 96):
         for side in (-1, 1):

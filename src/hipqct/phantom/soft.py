@@ -30,6 +30,8 @@ class SoftTissue:
     gas_radius_mm: float = 15.0
 
 
+MOST_UNEVEN_FAT_MM = 3.0  # one SD of the muscles' outline against the skin; more looks like tumours
+
 # Centres of the muscles of the left hip relative to the head (mm), for a head of 24 mm radius: (x, y) at the
 # height of the head, their drift in x and y per mm downward, and a size that shifts the borders.
 MUSCLES = {
@@ -138,9 +140,9 @@ def soft_fields(points_mm: np.ndarray, soft: SoftTissue, half_width_mm: float, r
     """Distances and smooth variations from which the scanner paints soft tissue; one array per name."""
     wobble = shapes.WaveField(rng, 2, 60, 150)(points_mm)
     body = body_distance(points_mm, soft) + wobble[0] * np.float32(1.6)
-    envelope = body + np.float32(soft.subcutaneous_mm) * (
-        1 + np.float32(0.25) * wobble[1] + np.float32(0.25) * np.clip(points_mm[1] / 80, -1, 1)
-    )
+    uneven_mm = np.float32(min(0.25 * soft.subcutaneous_mm, MOST_UNEVEN_FAT_MM))
+    envelope = body + uneven_mm * wobble[1]
+    envelope += np.float32(soft.subcutaneous_mm) * (1 + np.clip(points_mm[1] / 80, -1, 1) / 4)
     bend = shapes.WaveField(rng, 3, 40, 120)(points_mm) * np.float32(4)
     gap, nearest, label = _muscle_cells(points_mm + bend, half_width_mm, rng, 1.0)
     stretch = np.array([1, 1, 0.4], np.float32).reshape(3, 1, 1, 1)
