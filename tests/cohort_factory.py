@@ -11,6 +11,8 @@ from hipqct.progress import CHAIN, EVALUATION, failure_record
 
 HEADER = "subject\tscan\tsex\tage\tside\texclude\treference_left\treference_right\tslope\tintercept\tgroup"
 
+NETWORK = {"model": "tiny", "weights_sha256": 64 * "a", "engine": "openvino", "device": "cpu", "step": 8}
+
 
 @dataclass
 class Hip:
@@ -94,6 +96,8 @@ class Results:
             "flags": hip.flags,
         }
         self.write(hip.subject, side, "{side}/volume.json", volume)
+        self.write(hip.subject, side, "{side}/bone.json", {"network": NETWORK})
+        self.write(hip.subject, side, "resampled.json", {"method": "area", "phase": "slab-centred"})
         self.write(hip.subject, side, "{side}/mesh/mesh.json", {"flags": []})
         self.write(hip.subject, side, "scan.json", {"manufacturer": "ACME"})
         if hip.error_percent is not None:

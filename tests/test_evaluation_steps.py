@@ -52,7 +52,7 @@ def hip(tmp_path_factory):
     write_image(scan.with_array(inside), f.reference)
     write_roi(resample_to(resampled, box), f.roi, {"side": "left"})
     probability = (1 / (1 + np.exp(-2 * depth_mm(box)))).astype(np.float32)
-    write_probability(box.with_array(probability), f.probability, {"side": "left"})
+    write_probability(box.with_array(probability), f.probability, {"side": "left", "model": "toy", "step": 8})
     threshold_bone(f.probability, f.resampled, f.ct, f.mask, f.native, f.bone)
     measure_volume(f.mask, f.resampled, f.bone, f.volume, **CALIBRATION)
     evaluate_mask(f.mask, f.roi, f.reference, f.evaluation)
@@ -69,6 +69,7 @@ def test_both_masks_lie_on_their_grids_and_show_the_femur(hip):
         assert mask.same_grid(grid) and mask.array.dtype == np.uint8
         assert overlap(mask.array > 0, depth_mm(grid) > 0) > 0.985
         assert mask.array[:, :, 0].any()
+    assert read_json(hip.bone)["network"] == {"model": "toy", "step": 8}
     assert read_json(hip.bone)["flags"] == [] and 0.3 < read_json(hip.bone)["otsu_threshold"] < 0.7
 
 

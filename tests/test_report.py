@@ -61,6 +61,17 @@ def test_nothing_but_failures_still_makes_a_page(tmp_path):
     assert "<img" not in page
 
 
+def test_the_page_tells_how_its_numbers_were_made(tmp_path):
+    def change(study):
+        study.path("B", "left", "{side}/bone.json").unlink()
+
+    page = make_report(tmp_path, [Hip("A"), Hip("B"), Hip("C")], change)
+    network = "tiny (weights aaaaaaaa), window step 8, openvino on cpu (2 hips); not recorded (1 hip)"
+    assert network in page
+    assert "area, slab-centred (3 hips)" in page
+    assert re.search(r"Software: Python 3\.\d+\.\d+, hipqct \d", page)
+
+
 def test_subjects_called_na_or_007_keep_their_names(tmp_path):
     page = make_report(tmp_path, [Hip("NA"), Hip("007")])
     assert ">NA</td>" in page
@@ -71,7 +82,7 @@ def test_flagged_pictures_come_first_and_the_rest_is_counted(tmp_path, monkeypat
     monkeypatch.setattr(report, "MAX_PICTURES", 2)
     hips = [Hip("A"), Hip("B", flags=["several_parts"]), Hip("C")]
     page = " ".join(make_report(tmp_path, hips).split())
-    captions = re.findall(r"jpeg;base64,[^>]+> <figcaption>([^<]+)", page)
+    captions = re.findall(r"jpeg;base64,[^>]+></label> <figcaption>([^<]+)", page)
     assert captions == ["B, left: several_parts", "A, left"]
     assert "1 more are in the results folder" in page
 

@@ -11,6 +11,7 @@ MEASURED = (
     "surface_area_mm2",
     "integral_density_mg_cm3",
     "bone_mineral_content_mg",
+    "mean_hu",
     "otsu_threshold",
 )
 SCORES = ("dice", "sensitivity", "specificity", "hausdorff95_mm", "surface_distance_mm")

@@ -12,9 +12,10 @@ from hipqct import __version__
 from hipqct.cohort import SCORES, TEXT_COLUMNS, count_synthetic, is_synthetic
 from hipqct.figures import caption
 from hipqct.io.tables import read_table
+from hipqct.provenance import settings_used, software_versions
 
 MAX_PICTURES = 60  # keeps the page of a large cohort within a few megabytes
-PICTURE_WIDTH = 900
+PICTURE_WIDTH = 1200
 # Units by the ends of columns' names, and decimals that are worth reading; 4 where there is no unit.
 UNITS = {
     "_mg_cm3": ("mg/cm³", 1),
@@ -80,6 +81,8 @@ def render_report(cohort_dir: Path, results_dir: Path) -> str:
         figures=[_embed_svg(path, subjects) for path in sorted((cohort_dir / "figures").glob("*.svg"))],
         pictures=[_embed(path, caption) for path, caption in pictures[:MAX_PICTURES]],
         pictures_left_out=max(0, len(pictures) - MAX_PICTURES),
+        settings=settings_used(subjects, results_dir),
+        software=software_versions(),
     )
 
 

@@ -26,19 +26,21 @@ log = logging.getLogger(__name__)
 
 UNCALIBRATED = "uncalibrated"
 LEAVES_CROP = "reference_leaves_crop"
+NETWORK_FACTS = ("model", "weights_sha256", "engine", "device", "step")  # from probability.h5 to bone.json
 
 
 def threshold_bone(probability_path, resampled_path, ct_path, mask_path, mask_native_path, bone_path) -> None:
     """Binarise a probability map and write the mask on the resampled and on the scan's own grid.
 
     Args:
-        bone_path: bone.json, with ``otsu_threshold``, ``components``, ``doubtful_share`` and ``flags``.
+        bone_path: bone.json, with ``otsu_threshold``, ``components``, ``doubtful_share``, ``flags``, and the
+            ``network``'s model, weights, engine, device and step.
 
     Raises:
         AnatomyError: the map shows no femur; no file is written then.
         ScanError: a file is unreadable.
     """
-    probability, _ = read_probability(probability_path)
+    probability, attributes = read_probability(probability_path)
     bone = segment_probability(probability)
     for grid_path, path in ((resampled_path, mask_path), (ct_path, mask_native_path)):
         write_image(mask_on_grid(probability, bone, read_image(grid_path)), path)
@@ -47,6 +49,7 @@ def threshold_bone(probability_path, resampled_path, ct_path, mask_path, mask_na
         "components": bone.components,
         "doubtful_share": bone.doubtful_share,
         "flags": bone.flags,
+        "network": {key: attributes[key] for key in NETWORK_FACTS if key in attributes},
     }
     write_json(facts, bone_path)
     log.info(
