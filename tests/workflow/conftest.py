@@ -24,11 +24,11 @@ class Study:
 
     folder: Path
 
-    def run(self, *arguments: str, cores: int = 2) -> subprocess.CompletedProcess:
+    def run(self, *arguments: str) -> subprocess.CompletedProcess:
         """Run the project's Snakefile in the study's folder."""
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-        command += ["--directory", str(self.folder), "--cores", str(cores), "--resources", "gpu=1"]
-        return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+        command += [*arguments, "--directory", str(self.folder), "--cores", "2", "--resources", "gpu=1"]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
 
     def table(self, name: str) -> list[dict]:
         """Rows of one of the cohort's tables."""

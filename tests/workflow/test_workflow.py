@@ -103,7 +103,9 @@ def test_a_bad_sheet_or_configuration_stops_before_any_job(tmp_path, phantoms):
     assert run.returncode != 0
     assert "line 2, sex: 'W': use F or M" in run.stdout + run.stderr
     sheet.write_text(good)
-    run = study.run("--config", "crop={pixels: 100, pixel_mm: 0.8}")
+    config = tmp_path / "config/config.yaml"
+    config.write_text(config.read_text().replace("pixels: 192", "pixels: 100"))
+    run = study.run()
     assert "crop/pixels: 100 is not a multiple of 8" in run.stdout + run.stderr
     assert not (tmp_path / "results").exists()
 
