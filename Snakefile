@@ -18,8 +18,8 @@ pathvars:
     cohort="results/cohort",
 
 
-# No image is published yet; the environment is the project's own (see requirements/).
-container: None
+# Ignored unless Snakemake is started with --sdm apptainer: an image with this project installed, built by its user.
+container: "hipqct.sif"
 
 
 wildcard_constraints:

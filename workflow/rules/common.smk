@@ -57,3 +57,20 @@ def reference_mask(wildcards):
             f"{wildcards.subject} has no reference_{wildcards.side} in {config['samples']}: nothing to evaluate"
         )
     return os.path.relpath(reference[wildcards.side])
+
+
+def every_hip(of_each, of_evaluated):
+    """The files of all hips to do: ``of_each`` of every one, ``of_evaluated`` of those with a reference."""
+    files = [path.format(subject=s, side=side) for s, side in HIPS for path in of_each]
+    judged = [(s, side) for s, side in HIPS if side in SUBJECTS[s].reference]
+    return files + [
+        path.format(subject=s, side=side) for s, side in judged for path in of_evaluated
+    ]
+
+
+def report_failures(workflow):
+    """After failed jobs, write the cohort's files from the complete hips, if wanted or there already."""
+    interrupted = getattr(workflow.scheduler, "_user_kill", None)
+    wanted = any(job.rule.name == "aggregate_cohort" for job in workflow.dag.jobs)
+    if (wanted or os.path.exists("results/cohort")) and not interrupted:
+        finish_cohort(config["samples"], "results", "results/cohort")

@@ -19,7 +19,6 @@ rule segment_femur:
         mem_mb=4000,
         gpu=0 if config["segment"]["device"] == "cpu" else 1,
     params:
-        model=str(MODEL),
         step=config["segment"]["step"],
         device=config["segment"]["device"],
         revision=revisions.SEGMENT_FEMUR,

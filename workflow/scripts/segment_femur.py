@@ -1,9 +1,10 @@
 """Segment one femur."""
 
+from pathlib import Path
+
 from hipqct.smk import step
 from hipqct.steps.segmentation import segment_femur
 
 with step(snakemake):
-    p = snakemake.params
-    probability = snakemake.output.probability
-    segment_femur(snakemake.input.roi, probability, p.model, p.step, p.device, snakemake.threads)
+    i, p, model = snakemake.input, snakemake.params, Path(snakemake.input.plan).parent
+    segment_femur(i.roi, *snakemake.output, model, p.step, p.device, snakemake.threads)
