@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from hipqct.crop import crop_roi, locate_hip
 from hipqct.errors import AnatomyError
@@ -55,6 +56,41 @@ def test_a_view_of_one_hip_and_the_hip_it_does_not_show(phantom):
     assert share_inside(phantom.left_femur, locate_hip(left_half, "left")) == 1
     with pytest.raises(AnatomyError, match="no right hip is seen in the scan"):
         locate_hip(left_half, "right")
+
+
+def test_a_side_without_its_femur_is_refused(phantom):
+    gone = ndimage.binary_dilation(phantom.left_femur.array, iterations=2)
+    amputee = phantom.ct.with_array(np.where(gone, np.int16(40), phantom.ct.array))
+    with pytest.raises(AnatomyError, match="no left hip is seen"):
+        locate_hip(amputee, "left")
+    assert share_inside(phantom.right_femur, locate_hip(amputee, "right")) == 1
+
+
+def test_thighs_alone_are_refused(phantom):
+    top = np.flatnonzero(phantom.left_femur.array.any((0, 1)))[-1]
+    shafts = phantom.ct.array[:, :, :3].repeat(top, axis=2)  # the lowest slices, over and over
+    with pytest.raises(AnatomyError, match="no left hip is seen"):
+        locate_hip(replace(phantom.ct, array=shafts), "left")
+
+
+def test_a_forearm_beside_the_hip_does_not_draw_the_crop_away(phantom):
+    x, y = np.indices(phantom.ct.shape[:2]) * 3.0
+    edge_mm = 3.0 * np.flatnonzero(phantom.ct.array[:, 64].max(1) > -200)[-1]
+    array = phantom.ct.array.copy()
+    array[np.hypot(x - edge_mm - 12, (y - 192) / 2) < 18] = 40
+    for height_mm in (178, 206):
+        array[np.hypot(x - edge_mm - 12, y - height_mm) < 7] = 700
+    center = locate_hip(phantom.ct.with_array(array), "left")
+    assert share_inside(phantom.left_femur, center) == 1
+
+
+def test_the_side_of_a_single_hip_is_never_guessed(phantom):
+    """Without the scanner's own origin, and with skin on neither side, a short view of one hip tells nothing."""
+    femur = np.argwhere(phantom.left_femur.array)
+    middle = int(femur[:, 0].mean())
+    view = replace(part(phantom.ct, np.s_[middle - 25 : middle + 25, :, :]), origin_mm=(0.0, 0.0, 0.0))
+    with pytest.raises(AnatomyError, match="cannot be told whether it is the left one"):
+        locate_hip(view, "left")
 
 
 def test_a_scan_without_bone_or_body_is_refused(phantom):

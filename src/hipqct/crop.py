@@ -16,6 +16,8 @@ MIN_BONE_MM3 = 12_000.0
 MIN_HIP_BONE_MM3 = 20_000.0
 # A phantom under the patient lies in the rear sixth of what is seen of body and phantom.
 REAR_SHARE = 0.84
+# The bones of a hand or forearm beside the hip hold no circle this large on any slice, those of a hip do.
+HIP_BONE_RADIUS_MM = 10.0
 # Adults are wider than this at the hips, two hips never fit into less.
 TWO_HIPS_MM = 240.0
 MIDLINE_MM = 25.0  # the femur and the joint lie farther than this from the midline
@@ -24,8 +26,16 @@ MIDLINE_MM = 25.0  # the femur and the joint lie farther than this from the midl
 TROCHANTER_TO_MIDDLE_MM = 52.0
 TROCHANTER_MM = 40.0  # depth of bone below the outermost point whose middle gives the crop's height
 LEVEL_MM = 15.0  # the outermost point must hold over this height, which a finger or a screw does not
+# Going up from the greater trochanter the outermost bone recedes to the joint by 21-68 mm; it does by less than
+# 15 mm where there is only a thigh, or a pelvis whose femur is gone. From the iliac crest it falls by over 85 mm.
+TROCHANTER_BULGE_MM = (15.0, 85.0)
+NECK_HEIGHT_MM = 90.0
 LONG_SCAN_MM = 260.0
 HIP_BELOW_PUBIS_MM, HIP_ABOVE_PUBIS_MM = 70.0, 90.0
+# Which hip a view of one shows is told from three signs, each counted only when it is clear.
+SHAFT_TO_PELVIS_MM = 30.0
+OFF_CENTRE_MM = 40.0
+CUT_SHARE, SKIN_SHARE = 0.4, 0.15
 
 
 def locate_hip(ct: Image, side: str) -> np.ndarray:
@@ -51,15 +61,25 @@ def locate_hip(ct: Image, side: str) -> np.ndarray:
     step_mm = factors * ct.spacing_mm
     body, bone = _find_bone(coarse, step_mm)
     outward = 1 if side == "left" else -1
-    middle = _midline(body, bone, step_mm, outward)
-    if middle is None:
-        raise AnatomyError(_no_hip(side))
+    first, last = _body_columns(body)
+    one_hip = (last - first + 1) * step_mm[0] < TWO_HIPS_MM
+    if one_hip:
+        offset_mm = _offset_from_isocentre(ct)
+        seen = _only_hip(body, bone, step_mm, offset_mm) if bone.any() else -outward
+        if seen != outward:
+            raise AnatomyError(_unknown_side(side) if seen == 0 else _no_hip(side))
+        middle = (first if outward > 0 else last) - outward * MIDLINE_MM / step_mm[0]
+    else:
+        middle = (first + last) / 2
     half = _keep_hip_level(bone, middle, step_mm)
     x = np.arange(bone.shape[0])[:, None, None]
     half = half & ((x - middle) * outward > MIDLINE_MM / step_mm[0])
     if np.count_nonzero(half) * np.prod(step_mm) < MIN_HIP_BONE_MM3:
         raise AnatomyError(_no_hip(side))
-    index = _middle_of_femur(half, step_mm, outward)
+    outermost = _outermost(half, step_mm, outward)
+    if not _has_trochanter(outermost * step_mm[0], step_mm[2], one_hip):
+        raise AnatomyError(_no_hip(side))
+    index = _middle_of_femur(half, outermost.max(), step_mm, outward)
     return ct.to_world(index * factors + (factors - 1) / 2)
 
 
@@ -67,6 +87,13 @@ def _no_hip(side: str) -> str:
     return (
         f"no {side} hip is seen in the scan: check the side, or give its middle in center_{side} "
         "of the sample sheet"
+    )
+
+
+def _unknown_side(side: str) -> str:
+    return (
+        f"one hip is in view and it cannot be told whether it is the {side} one: give its middle in "
+        f"center_{side} of the sample sheet"
     )
 
 
@@ -98,19 +125,61 @@ def _find_bone(coarse: np.ndarray, step_mm: np.ndarray) -> tuple[np.ndarray, np.
     labels, _ = ndimage.label((coarse > BONE_HU) & inside, np.ones((3, 3, 3)))
     large = np.bincount(labels.ravel()) * np.prod(step_mm) >= MIN_BONE_MM3
     large[0] = False
-    return body, large[labels]
+    bone = large[labels]
+    wide = np.unique(labels[_round_wide_circles(bone, step_mm)])
+    return body, bone & np.isin(labels, wide)
 
 
-def _midline(body: np.ndarray, bone: np.ndarray, step_mm: np.ndarray, outward: int) -> float | None:
-    """Index along x of the body's middle; in a view of one hip its inner border, None if it is the other."""
+def _round_wide_circles(bone: np.ndarray, step_mm: np.ndarray) -> np.ndarray:
+    """The bone about which, with its marrow, a circle of `HIP_BONE_RADIUS_MM` fits on its slice."""
+    near = np.zeros_like(bone)
+    for z in np.flatnonzero(bone.any((0, 1))):
+        closed = ndimage.binary_closing(np.pad(bone[:, :, z], 2), iterations=2)
+        filled = ndimage.binary_fill_holes(closed)
+        depth_mm = ndimage.distance_transform_edt(filled, sampling=step_mm[:2])
+        if depth_mm.max() >= HIP_BONE_RADIUS_MM:
+            away_mm = ndimage.distance_transform_edt(depth_mm < HIP_BONE_RADIUS_MM, sampling=step_mm[:2])
+            near[:, :, z] = (away_mm <= HIP_BONE_RADIUS_MM)[2:-2, 2:-2]
+    return bone & near
+
+
+def _body_columns(body: np.ndarray) -> tuple[float, float]:
+    """First and last index along x of the body, the medians over the slices."""
     columns = [np.flatnonzero(body[:, :, z].any(1)) for z in range(body.shape[2])]
-    ends = np.array([(c[0], c[-1]) for c in columns if len(c)])
-    first, last = np.median(ends, axis=0)
-    if (last - first + 1) * step_mm[0] >= TWO_HIPS_MM:
-        return float(first + last) / 2
-    if not bone.any() or _only_hip(bone) != outward:
-        return None
-    return float(first if outward > 0 else last) - outward * MIDLINE_MM / step_mm[0]
+    first, last = np.median([(c[0], c[-1]) for c in columns if len(c)], axis=0)
+    return float(first), float(last)
+
+
+def _offset_from_isocentre(ct: Image) -> float:
+    """World x of the middle of the view in mm; 0 where the file's origin was never set."""
+    low, high = sorted((ct.to_world((0, 0, 0))[0], ct.to_world((ct.shape[0] - 1, 0, 0))[0]))
+    unset = min(abs(low), abs(high)) < 1e-3
+    return 0.0 if unset else (low + high) / 2
+
+
+def _only_hip(body: np.ndarray, bone: np.ndarray, step_mm: np.ndarray, offset_mm: float) -> int:
+    """Which hip a view of one shows: left 1, right -1, or 0 where the signs are unclear or disagree.
+
+    The signs: the view lies off the scanner's middle on the hip's side; the shaft below lies outwards of the
+    pelvis above; the body is cut by the view's border inwards and ends in skin outwards.
+    """
+    levels = np.flatnonzero(bone.any((0, 1)))
+    third = max(1, len(levels) // 3)
+    columns = np.arange(bone.shape[0])
+    below, above = (
+        np.average(columns, weights=bone[:, :, part].sum((1, 2))) * step_mm[0]
+        for part in (levels[:third], levels[-third:])
+    )
+    areas = body.sum((1, 2)) / body.sum((1, 2)).max()
+    signs = [
+        np.sign(offset_mm) * (abs(offset_mm) >= OFF_CENTRE_MM),
+        np.sign(below - above) * (abs(below - above) >= SHAFT_TO_PELVIS_MM),
+        int(areas[0] >= CUT_SHARE and areas[-1] <= SKIN_SHARE)
+        - int(areas[-1] >= CUT_SHARE and areas[0] <= SKIN_SHARE),
+    ]
+    if 1 in signs and -1 in signs:
+        return 0
+    return int(np.sign(sum(signs)))
 
 
 def _keep_hip_level(bone: np.ndarray, middle: float, step_mm: np.ndarray) -> np.ndarray:
@@ -128,24 +197,28 @@ def _keep_hip_level(bone: np.ndarray, middle: float, step_mm: np.ndarray) -> np.
     return kept
 
 
-def _only_hip(bone: np.ndarray) -> int:
-    """Which hip a view of one shows, left 1, right -1: the shaft below lies outwards of the pelvis above."""
-    levels = np.flatnonzero(bone.any((0, 1)))
-    third = max(1, len(levels) // 3)
-    below, above = bone[:, :, levels[:third]], bone[:, :, levels[-third:]]
-    shaft, pelvis = (
-        np.average(np.arange(bone.shape[0]), weights=part.sum((1, 2))) for part in (below, above)
-    )
-    return 1 if shaft > pelvis else -1
-
-
-def _middle_of_femur(half: np.ndarray, step_mm: np.ndarray, outward: int) -> np.ndarray:
-    """Coarse index of the femur's middle, inwards of the outermost bone that holds over `LEVEL_MM`."""
+def _outermost(half: np.ndarray, step_mm: np.ndarray, outward: int) -> np.ndarray:
+    """For each level with bone, how far out bone reaches that holds over `LEVEL_MM`, in coarse steps."""
     x = np.arange(half.shape[0]) * outward
     levels = np.flatnonzero(half.any((0, 1)))
     outermost = np.array([x[half[:, :, z].any(1)].max() for z in levels], float)
-    window = max(1, round(LEVEL_MM / step_mm[2]))
-    edge = ndimage.minimum_filter1d(outermost, window, mode="nearest").max()
+    return ndimage.minimum_filter1d(outermost, max(1, round(LEVEL_MM / step_mm[2])), mode="nearest")
+
+
+def _has_trochanter(outermost_mm: np.ndarray, level_mm: float, one_hip: bool) -> bool:
+    """Whether the outermost bone recedes above its widest place as it does above a greater trochanter."""
+    reach = max(1, round(NECK_HEIGHT_MM / level_mm))
+    bulge_mm = max(
+        (here - outermost_mm[i + 1 : i + 1 + reach].min() for i, here in enumerate(outermost_mm[:-1])),
+        default=0.0,
+    )
+    least, most = TROCHANTER_BULGE_MM
+    return least <= bulge_mm and (one_hip or bulge_mm <= most)
+
+
+def _middle_of_femur(half: np.ndarray, edge: float, step_mm: np.ndarray, outward: int) -> np.ndarray:
+    """Coarse index of the femur's middle, inwards of the outermost bone."""
+    x = np.arange(half.shape[0]) * outward
     outer = half & (x > edge - TROCHANTER_MM / step_mm[0])[:, None, None]
     _, y, z = np.nonzero(outer)
     middle_x = outward * (edge - TROCHANTER_TO_MIDDLE_MM / step_mm[0])

@@ -83,7 +83,7 @@ def resample_slices(
         origin_mm=tuple(origin_mm),
     )
     facts = {"method": method, "slices_before": ct.shape[2], "slices_after": len(weights.matrix)}
-    return resampled, facts | {"first_slice_offset_mm": weights.first_center_mm, **weights.facts}
+    return resampled, facts | {"first_slice_offset_mm": round(weights.first_center_mm, 6), **weights.facts}
 
 
 def slice_weights(

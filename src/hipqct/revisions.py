@@ -6,7 +6,7 @@ those below run again for everyone. A refactor that changes no number leaves it 
 
 IMPORT_SCAN = 1
 RESAMPLE_CT = 1
-CROP_HIP = 1
+CROP_HIP = 2
 SEGMENT_FEMUR = 1
 THRESHOLD_BONE = 2
 MEASURE_VOLUME = 1
@@ -16,5 +16,5 @@ DRAW_QC = 2
 AGGREGATE_COHORT = 2
 DRAW_FIGURES = 2
 WRITE_REPORT = 2
-MAKE_PHANTOM = 3
+MAKE_PHANTOM = 4
 WRITE_PHANTOM_DICOM = 1

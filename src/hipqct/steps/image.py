@@ -53,7 +53,15 @@ def crop_hip(
         center_mm = locate_hip(ct, side)
     else:
         _check_center(ct, center_mm, side)
-    attributes = {"side": side, "center_mm": center_mm, "center_from": "image" if located else "sample sheet"}
+    attributes = {
+        "side": side,
+        "center_mm": center_mm,
+        "center_from": "image" if located else "sample sheet",
+        "scan_shape": ct.shape,
+        "scan_spacing_mm": ct.spacing_mm,
+        "scan_origin_mm": ct.origin_mm,
+        "scan_direction": ct.direction,
+    }
     write_roi(crop_roi(ct, center_mm, pixels, pixel_mm), roi_path, attributes)
 
 
