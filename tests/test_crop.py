@@ -85,7 +85,7 @@ def test_a_forearm_beside_the_hip_does_not_draw_the_crop_away(phantom):
 
 
 def test_the_side_of_a_single_hip_is_never_guessed(phantom):
-    """Without the scanner's own origin, and with skin on neither side, a short view of one hip tells nothing."""
+    """Without the scanner's origin, and with skin on neither side, a short view of one hip tells nothing."""
     femur = np.argwhere(phantom.left_femur.array)
     middle = int(femur[:, 0].mean())
     view = replace(part(phantom.ct, np.s_[middle - 25 : middle + 25, :, :]), origin_mm=(0.0, 0.0, 0.0))
