@@ -93,13 +93,13 @@ class Results:
             "bone_mineral_content_mg": hip.density_mg_cm3 and hip.density_mg_cm3 * predicted_mm3 / 1000,
             "mean_hu": 300.0,
             "otsu_threshold": 0.5,
-            "flags": hip.flags,
+            "flags": ["synthetic"] * hip.phantom + hip.flags,
         }
         self.write(hip.subject, side, "{side}/volume.json", volume)
         self.write(hip.subject, side, "{side}/bone.json", {"network": NETWORK})
         self.write(hip.subject, side, "resampled.json", {"method": "area", "phase": "slab-centred"})
         self.write(hip.subject, side, "{side}/mesh/mesh.json", {"flags": []})
-        self.write(hip.subject, side, "scan.json", {"manufacturer": "ACME"})
+        self.write(hip.subject, side, "scan.json", {"synthetic": hip.phantom})
         if hip.error_percent is not None:
             evaluation = {
                 "dice": 0.985 - abs(hip.error_percent) / 400,

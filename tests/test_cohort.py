@@ -121,15 +121,6 @@ def test_missing_values_stay_empty(tmp_path):
     assert (agreement["n"], agreement["r2"]) == ("0", "")
 
 
-def test_phantoms_are_flagged_synthetic(tmp_path):
-    def name_phantom(study):
-        study.write("B", "left", "scan.json", {"manufacturer": "hipqct"})
-
-    hips = [Hip("A", phantom=True, flags=["uncalibrated"]), Hip("B"), Hip("C")]
-    rows = aggregate(tmp_path, hips, name_phantom).table("subjects")
-    assert [row["flags"] for row in rows] == ["synthetic,uncalibrated", "synthetic", ""]
-
-
 def test_flags_of_all_steps_come_once_each(tmp_path):
     def flag(study):
         study.write("A", "left", "{side}/mesh/mesh.json", {"flags": ["several_parts", "thin"]})

@@ -8,7 +8,7 @@ from PIL import Image as Picture
 
 from hipqct.errors import AnatomyError, ScanError, SheetError
 from hipqct.image import Image
-from hipqct.io.files import read_json
+from hipqct.io.files import read_json, write_json
 from hipqct.io.hdf5 import write_probability, write_roi
 from hipqct.io.images import read_image, write_image
 from hipqct.qc import caption, draw_outlines
@@ -34,7 +34,9 @@ def files(folder):
     names = {name: folder / f"{name}.nii.gz" for name in ("ct", "resampled", "mask", "native", "reference")}
     names |= {name: folder / f"{name}.h5" for name in ("roi", "probability")}
     return SimpleNamespace(
-        **names, **{n: folder / f"{n}.json" for n in ("bone", "volume", "evaluation")}, png=folder / "qc.png"
+        **names,
+        **{n: folder / f"{n}.json" for n in ("scan", "bone", "volume", "evaluation")},
+        png=folder / "qc.png",
     )
 
 
@@ -54,7 +56,8 @@ def hip(tmp_path_factory):
     probability = (1 / (1 + np.exp(-2 * depth_mm(box)))).astype(np.float32)
     write_probability(box.with_array(probability), f.probability, {"side": "left", "model": "toy", "step": 8})
     threshold_bone(f.probability, f.resampled, f.ct, f.mask, f.native, f.bone)
-    measure_volume(f.mask, f.resampled, f.bone, f.volume, **CALIBRATION)
+    write_json({"synthetic": False}, f.scan)
+    measure_volume(f.mask, f.resampled, f.bone, f.scan, f.volume, **CALIBRATION)
     evaluate_mask(f.mask, f.roi, f.reference, f.evaluation)
     return f
 
@@ -97,7 +100,7 @@ def test_measures_of_a_femur_of_known_size_and_density(hip):
 
 
 def test_without_calibration_there_is_no_density(hip, tmp_path):
-    measure_volume(hip.mask, hip.resampled, hip.bone, tmp_path / "volume.json")
+    measure_volume(hip.mask, hip.resampled, hip.bone, hip.scan, tmp_path / "volume.json")
     volume = read_json(tmp_path / "volume.json")
     for key in ("integral_density_mg_cm3", "bone_mineral_content_mg", "calibration"):
         assert volume[key] is None
@@ -106,13 +109,21 @@ def test_without_calibration_there_is_no_density(hip, tmp_path):
     assert "no density" in caption("left", volume) and "uncalibrated" in caption("left", volume)
 
 
+def test_a_phantom_is_called_synthetic(hip, tmp_path):
+    write_json({"synthetic": True}, tmp_path / "scan.json")
+    volume_path = tmp_path / "volume.json"
+    measure_volume(hip.mask, hip.resampled, hip.bone, tmp_path / "scan.json", volume_path, **CALIBRATION)
+    assert read_json(volume_path)["flags"] == ["synthetic"]
+
+
 def test_a_calibration_in_grams_and_an_empty_mask_are_refused(hip, tmp_path):
+    inputs = (hip.mask, hip.resampled, hip.bone, hip.scan, tmp_path / "v.json")
     with pytest.raises(SheetError, match="mg/cm3"):
-        measure_volume(hip.mask, hip.resampled, hip.bone, tmp_path / "v.json", slope=0.0008, intercept=0)
+        measure_volume(*inputs, slope=0.0008, intercept=0)
     resampled = read_image(hip.resampled)
     write_image(resampled.with_array(np.zeros(resampled.shape, np.uint8)), tmp_path / "empty.nii.gz")
     with pytest.raises(AnatomyError, match=r"empty\.nii\.gz is empty"):
-        measure_volume(tmp_path / "empty.nii.gz", hip.resampled, hip.bone, tmp_path / "v.json")
+        measure_volume(tmp_path / "empty.nii.gz", *inputs[1:])
     with pytest.raises(AnatomyError, match=r"empty\.nii\.gz is empty"):
         evaluate_mask(tmp_path / "empty.nii.gz", hip.roi, hip.reference, tmp_path / "e.json")
     assert not list(tmp_path.glob("*.json"))

@@ -134,6 +134,15 @@ def assert_silent(text: str, *uids):
         assert secret.lower() not in text.lower()
 
 
+def test_phantoms_are_known_by_their_header_or_the_truth_beside_them(tmp_path):
+    write_series(tmp_path / "header" / "dicom", Manufacturer="hipqct")
+    write_series(tmp_path / "truth" / "dicom")
+    (tmp_path / "truth" / "truth.json").touch()
+    for kind in ("header", "truth"):
+        import_scan(tmp_path / kind / "dicom", tmp_path / "ct.nii.gz", tmp_path / "scan.json")
+        assert json.loads((tmp_path / "scan.json").read_text())["synthetic"]
+
+
 @pytest.mark.parametrize("kind", ["classic", "enhanced"])
 def test_nothing_that_identifies_is_written(tmp_path, kind):
     uid, study = generate_uid(), generate_uid()
@@ -150,7 +159,7 @@ def test_nothing_that_identifies_is_written(tmp_path, kind):
     written = gzip.decompress((out / "ct.nii.gz").read_bytes())[:352].decode("latin-1")
     assert_silent(written + (out / "scan.json").read_text(), uid, study)
     facts = json.loads((out / "scan.json").read_text())
-    assert (facts["sex"], facts["age_years"], facts["kvp"]) == ("F", 69, 120.0)
+    assert (facts["sex"], facts["age_years"], facts["kvp"], facts["synthetic"]) == ("F", 69, 120.0, False)
     assert read_image(out / "ct.nii.gz").array.dtype == np.int16
 
 

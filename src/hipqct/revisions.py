@@ -4,15 +4,15 @@ Snakemake does not see edits in this package. Raise a step's number when its res
 those below run again for everyone. A refactor that changes no number leaves it alone.
 """
 
-IMPORT_SCAN = 1
+IMPORT_SCAN = 2
 RESAMPLE_CT = 1
 CROP_HIP = 2
 SEGMENT_FEMUR = 1
 THRESHOLD_BONE = 2
-MEASURE_VOLUME = 1
+MEASURE_VOLUME = 2
 EVALUATE_MASK = 1
 EXPORT_MESH = 1
-DRAW_QC = 2
+DRAW_QC = 3
 AGGREGATE_COHORT = 2
 DRAW_FIGURES = 2
 WRITE_REPORT = 2

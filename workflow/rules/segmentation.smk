@@ -56,6 +56,7 @@ rule measure_volume:
         mask=rules.threshold_bone.output.mask,
         bone=rules.threshold_bone.output.bone,
         resampled=rules.resample_ct.output.ct,
+        scan=rules.import_scan.output.facts,
     output:
         volume="<side>/volume.json",
     log:

@@ -5,4 +5,5 @@ from hipqct.steps.evaluation import measure_volume
 
 with step(snakemake):
     i, p = snakemake.input, snakemake.params
-    measure_volume(i.mask, i.resampled, i.bone, snakemake.output.volume, p.slope, p.intercept, p.basis)
+    calibration = (p.slope, p.intercept, p.basis)
+    measure_volume(i.mask, i.resampled, i.bone, i.scan, snakemake.output.volume, *calibration)

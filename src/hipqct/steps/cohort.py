@@ -8,7 +8,6 @@ import pandas as pd
 from hipqct import __version__
 from hipqct.cohort import (
     FAILURE_COLUMNS,
-    SYNTHETIC,
     TEXT_COLUMNS,
     segmentation_table,
     subject_table,
@@ -20,8 +19,6 @@ from hipqct.progress import chain_status, remove_results_after
 from hipqct.sheet import Subject, read_sheet
 
 log = logging.getLogger(__name__)
-
-PHANTOM_MANUFACTURER = "hipqct"  # in the DICOM headers of phantoms
 
 
 def aggregate_cohort(sheet_path, results_dir, cohort_dir, status_of=chain_status) -> None:
@@ -84,20 +81,12 @@ def _read_results(results_dir: Path, subject: Subject, side: str) -> dict:
     parts = [read_json(folder / "volume.json")]
     if side in subject.reference:
         parts.append(read_json(folder / "evaluation.json"))
-    flags = [SYNTHETIC] if _is_phantom(results_dir, subject) else []
+    flags = []
     for part in (*parts, read_json(folder / "mesh" / "mesh.json")):
         flags += part.get("flags", [])
     return {key: value for part in parts for key, value in part.items()} | {
         "flags": list(dict.fromkeys(flags))
     }
-
-
-def _is_phantom(results_dir: Path, subject: Subject) -> bool:
-    """Whether a scan is a phantom: made by the workflow, or known by its header or the truth beside it."""
-    made_here = subject.scan.is_relative_to((results_dir / "phantoms").resolve())
-    scan = read_json(results_dir / "subjects" / subject.subject / "scan.json")
-    named = scan.get("manufacturer") == PHANTOM_MANUFACTURER
-    return made_here or named or (subject.scan.parent / "truth.json").exists()
 
 
 def draw_figures(subjects_tsv, figures_dir) -> None:

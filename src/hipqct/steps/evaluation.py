@@ -24,7 +24,7 @@ from hipqct.volume import measure_mask, voxel_volume_mm3
 
 log = logging.getLogger(__name__)
 
-UNCALIBRATED = "uncalibrated"
+SYNTHETIC, UNCALIBRATED = "synthetic", "uncalibrated"
 LEAVES_CROP = "reference_leaves_crop"
 NETWORK_FACTS = ("model", "weights_sha256", "engine", "device", "step")  # from probability.h5 to bone.json
 
@@ -64,6 +64,7 @@ def measure_volume(
     mask_path,
     resampled_path,
     bone_path,
+    scan_facts_path,
     volume_path,
     slope: float | None = None,
     intercept: float | None = None,
@@ -71,6 +72,7 @@ def measure_volume(
 ) -> None:
     """Write volume.json: the mask's volumes, area and density, with the threshold and flags of bone.json.
 
+    The flag ``synthetic`` is set for a phantom's scan (see scan.json).
     Without slope and intercept (mg/cm3 of ``basis``, per HU) ``integral_density_mg_cm3``,
     ``bone_mineral_content_mg`` and ``calibration`` are null and the flag ``uncalibrated`` is set.
 
@@ -84,7 +86,8 @@ def measure_volume(
         raise AnatomyError(f"{mask_path} is empty, nothing to measure: look at the probability map")
     size = measure_mask(mask)
     density_mg_cm3 = content_mg = calibration = None
-    flags = list(bone["flags"])
+    flags = [SYNTHETIC] if read_json(scan_facts_path)["synthetic"] else []
+    flags += bone["flags"]
     if slope is None or intercept is None:
         flags.append(UNCALIBRATED)
     else:

@@ -13,17 +13,21 @@ from hipqct.io.images import read_image, write_image
 from hipqct.io.scans import read_scan
 from hipqct.resample import resample_slices
 
+PHANTOM_MANUFACTURER, TRUTH = "hipqct", "truth.json"  # as our phantoms are written
+
 
 def import_scan(
     scan: str | Path, ct_path: str | Path, facts_path: str | Path, series_uid: str | None = None
 ) -> None:
     """Bring a scan of any format to ct.nii.gz (HU, int16, axial LPS, z ascending) and scan.json (its facts).
 
+    ``synthetic`` in scan.json tells a phantom, by its header or by the truth.json beside the scan.
     Raises ScanError with one sentence when the scan may not be used; neither file is written then.
     """
     ct, facts = read_scan(scan, series_uid)
     write_image(ct, ct_path)
-    write_json(facts, facts_path)
+    phantom = facts.get("manufacturer") == PHANTOM_MANUFACTURER or (Path(scan).parent / TRUTH).exists()
+    write_json(facts | {"synthetic": phantom}, facts_path)
 
 
 def resample_ct(
