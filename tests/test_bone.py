@@ -41,6 +41,15 @@ def changed(probability: Image, place, value) -> Image:
     return probability.with_array(array)
 
 
+def test_what_ends_high_above_the_scans_lowest_slice_is_no_femur():
+    """A map over the pelvis alone; below a femur only padding may follow, or nothing if it is whole."""
+    cut = changed(femur_map(), np.s_[:, :, :6], 0.0)
+    with pytest.raises(AnatomyError, match="ends 18 mm above the scan's lowest slice"):
+        segment_probability(cut)
+    assert segment_probability(cut, lowest_slice=6).mask.array.any()
+    assert segment_probability(changed(femur_map(), np.s_[:, :, :3], 0.0)).mask.array.any()
+
+
 def test_a_clear_map_gives_its_femur_without_flags():
     probability = femur_map()
     bone = segment_probability(probability)
@@ -68,7 +77,7 @@ def test_the_largest_part_is_kept_and_parts_that_share_only_an_edge_are_apart():
     assert bone.components == 2 and bone.flags == ["several_components"]
     assert not bone.mask.array[block].any()
     corner = np.zeros(SHAPE, bool)
-    corner[10:30, 10:30, 10:30] = corner[30:32, 30:32, 10:12] = True
+    corner[10:30, 10:30, :20] = corner[30:32, 30:32, 10:12] = True
     assert segment_probability(grid().with_array(corner.astype(float))).components == 2
 
 
@@ -103,7 +112,7 @@ def test_doubt_and_an_odd_size_are_flagged():
     doubtful = femur_map()
     assert "low_confidence" in segment_probability(doubtful.with_array(0.7 * doubtful.array)).flags
     x, y, z = world_mm(grid())
-    ball = np.sqrt((x - 55) ** 2 + y**2 + (z - 260) ** 2) < 15
+    ball = np.sqrt((x - 55) ** 2 + y**2 + (z - 210) ** 2) < 15
     assert segment_probability(grid().with_array(ball.astype(float))).flags == ["implausible_volume"]
 
 

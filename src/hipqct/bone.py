@@ -19,6 +19,9 @@ MAX_COMPONENT_MM3 = 1_000_000.0
 # Smallest head and neck of a woman to a whole large proximal half femur of a man (about 16 cm: 185,000 mm3;
 # 30 cm: 400,000 mm3).
 PLAUSIBLE_MM3 = (30_000.0, 500_000.0)
+# A femur leaves a scan of the hip at its lowest slice, unless it is whole. What ends higher is a piece of
+# pelvis, or a femur whose shaft was lost: above the joint, masks ended 18-21 mm higher.
+MAX_GAP_BELOW_MM, WHOLE_FEMUR_MM = 9.0, 300.0
 # The mask's volume hangs on the threshold where the network is in doubt. On 14 hips (6 phantoms, 8 of real or
 # real-shaped anatomy, one early network) this share was 0.09-0.14 where Dice was above 0.93, else above 0.3.
 DOUBTFUL_PROBABILITY = (0.25, 0.75)
@@ -45,7 +48,7 @@ class BoneMask:
     flags: list[str]
 
 
-def segment_probability(probability: Image) -> BoneMask:
+def segment_probability(probability: Image, lowest_slice: int = 0) -> BoneMask:
     """Threshold a probability map by Otsu's method, keep the largest face-connected part, fill its holes.
 
     Holes are filled in space and then in each slice, since a medullary canal is open where the scan ends.
@@ -56,6 +59,7 @@ def segment_probability(probability: Image) -> BoneMask:
 
     Args:
         probability: 0..1 on the crop's grid, slices along the third axis, ascending.
+        lowest_slice: the first slice that shows anything; those below it are padding.
 
     Raises:
         AnatomyError: the map shows no femur.
@@ -73,10 +77,20 @@ def segment_probability(probability: Image) -> BoneMask:
             f"{MAX_COMPONENT_MM3:,.0f} mm3 are possible"
         )
     mask = fill_holes(labels == np.argmax(sizes_mm3) + 1)
+    _check_reaches_down(mask, lowest_slice, probability.spacing_mm[2])
     low, high = DOUBTFUL_PROBABILITY
     doubtful_share = np.count_nonzero((array > low) & (array < high)) / np.count_nonzero(mask)
     flags = _flags(mask, doubtful_share, probability.voxel_volume_mm3, sizes_mm3)
     return BoneMask(probability.with_array(mask), threshold, components, doubtful_share, flags)
+
+
+def _check_reaches_down(mask: np.ndarray, lowest_slice: int, slice_mm: float) -> None:
+    levels = np.flatnonzero(mask.any((0, 1)))
+    gap_mm, length_mm = (levels[0] - lowest_slice) * slice_mm, np.ptp(levels) * slice_mm
+    if gap_mm > MAX_GAP_BELOW_MM and length_mm < WHOLE_FEMUR_MM:
+        raise _no_femur(
+            f"the largest piece ends {gap_mm:.0f} mm above the scan's lowest slice, where a shaft would go on"
+        )
 
 
 def _no_femur(why: str) -> AnatomyError:

@@ -26,9 +26,9 @@ MIDLINE_MM = 25.0  # the femur and the joint lie farther than this from the midl
 TROCHANTER_TO_MIDDLE_MM = 52.0
 TROCHANTER_MM = 40.0  # depth of bone below the outermost point whose middle gives the crop's height
 LEVEL_MM = 15.0  # the outermost point must hold over this height, which a finger or a screw does not
-# Going up from the greater trochanter the outermost bone recedes to the joint by 21-68 mm; by less than 15 mm
-# where there is only a thigh, or a pelvis whose femur is gone; by over 85 mm above the iliac crest.
-TROCHANTER_BULGE_MM = (15.0, 85.0)
+# Going up from the greater trochanter the outermost bone recedes to the joint by 21-68 mm, by 11 mm where the
+# scan ends close above; 0-5 mm along a thigh or where the femur is gone; over 85 mm above the iliac crest.
+TROCHANTER_BULGE_MM = (8.0, 85.0)
 NECK_HEIGHT_MM = 90.0
 LONG_SCAN_MM = 260.0
 HIP_BELOW_PUBIS_MM, HIP_ABOVE_PUBIS_MM = 70.0, 90.0

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 SYNTHETIC, UNCALIBRATED = "synthetic", "uncalibrated"
 LEAVES_CROP = "reference_leaves_crop"
+PADDING_HU = -500  # a slice without anything above this shows air only
 NETWORK_FACTS = ("model", "weights_sha256", "engine", "device", "step")  # from probability.h5 to bone.json
 
 
@@ -41,9 +42,10 @@ def threshold_bone(probability_path, resampled_path, ct_path, mask_path, mask_na
         ScanError: a file is unreadable.
     """
     probability, attributes = read_probability(probability_path)
-    bone = segment_probability(probability)
-    for grid_path, path in ((resampled_path, mask_path), (ct_path, mask_native_path)):
-        write_image(mask_on_grid(probability, bone, read_image(grid_path)), path)
+    resampled = read_image(resampled_path)
+    bone = segment_probability(probability, int(np.argmax((resampled.array > PADDING_HU).any((0, 1)))))
+    write_image(mask_on_grid(probability, bone, resampled), mask_path)
+    write_image(mask_on_grid(probability, bone, read_image(ct_path)), mask_native_path)
     facts = {
         "otsu_threshold": bone.otsu_threshold,
         "components": bone.components,

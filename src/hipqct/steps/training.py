@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hipqct.crop import crop_roi, locate_hip
-from hipqct.errors import ModelError
+from hipqct.errors import AnatomyError, ModelError
 from hipqct.io.files import replace_when_done
 from hipqct.io.models import read_checkpoint, read_model, write_checkpoint, write_model
 from hipqct.phantom.generate import generate_phantom
@@ -48,12 +48,16 @@ def _build_phantom_crops_of(seed: int, folder: Path) -> None:
     phantom = generate_phantom(sample_parameters(seed, **changes))
     resampled, _ = resample_slices(phantom.ct)
     for side, femur in zip(SIDES, (phantom.left_femur, phantom.right_femur), strict=True):
-        roi = crop_roi(resampled, locate_hip(resampled, side))
+        try:
+            roi = crop_roi(resampled, locate_hip(resampled, side))
+        except AnatomyError as error:  # a hip that the field of view cuts off
+            log.warning("Phantom %d: %s", seed, error)
+            continue
         mask = resample_mask_slices(femur, roi).array
         mirror = slice(None, None, 1 if side == "left" else -1)
         with replace_when_done(folder / f"{seed}_{side}.npz") as temporary:
             np.savez_compressed(temporary, ct=roi.array[mirror].astype(np.int16), mask=mask[mirror])
-    log.info("Phantom %d: crops of %d slices, changes %s", seed, roi.shape[2], changes)
+    log.info("Phantom %d: crops of %d slices, changes %s", seed, resampled.shape[2], changes)
 
 
 def read_crops(folder) -> list:
