@@ -1,0 +1,306 @@
+"""What inference costs on the CPU, and what cheaper schemes change: ratios of one run on one machine.
+
+    python benchmarks/bench_inference.py [--crops 4] [--real STUDY/results/subjects]
+
+Crops are of synthetic phantoms (held-out seeds); ``--real`` adds every roi.h5 below a folder. Each way of
+predicting runs in a process of its own, alone, with the same network, weights and threads. The naive
+way is a loop of Keras' ``model.predict`` on TensorFlow over the windows of step 1. MONAI's
+sliding window runs a plain torch network with the same weights; without monai and torch it is left out.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+PROJECT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results" / "inference.json"
+STEPS = (2, 4, 8, 16, 32)
+TIMED_SLICES, LONG_SLICES = 60, 95  # a usual subject, and the longest of the paper's cohort
+CONFIG = PROJECT / "config/config.yaml"
+
+
+# ---- the ways of predicting: each returns a function from a crop (HU) to its probability --------------
+
+
+def load_ours(plan, weights, threads):
+    from hipqct.predict import openvino_engine, predict_probability
+
+    engine = openvino_engine(plan["network"], weights, threads)
+    return lambda ct, step: predict_probability(engine, ct, plan, step)
+
+
+def load_predict_loop(plan, weights, threads):
+    """Keras as its guide shows it: one ``model.predict`` for each window, probabilities averaged."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    import tensorflow as tf
+
+    from hipqct.predict import normalise, window_starts
+    from hipqct.vnet import build_vnet, set_weights
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    model = build_vnet(plan["network"])
+    set_weights(model, weights, plan["network"])
+    depth = plan["window"][2]
+
+    def predict(ct, step):
+        x = normalise(ct, plan["normalisation"])
+        total, votes = np.zeros(x.shape, np.float32), np.zeros(x.shape[2], np.float32)
+        for z in window_starts(x.shape[2], depth, step):
+            window = x[None, :, :, z : z + depth, None]
+            total[:, :, z : z + depth] += model.predict(window, verbose=0)[0, ..., 0]
+            votes[z : z + depth] += 1
+        return total / votes
+
+    return predict
+
+
+def load_monai(plan, weights, threads):
+    """MONAI's sliding window over the network in torch, uniform weights, one window at a time."""
+    import torch
+    from monai.inferers import sliding_window_inference
+
+    from hipqct.predict import normalise
+
+    torch.set_num_threads(threads)
+    network = _torch_vnet(plan["network"], weights)
+    depth = plan["window"][2]
+
+    def predict(ct, step):
+        x = torch.from_numpy(normalise(ct, plan["normalisation"]))[None, None]
+        with torch.inference_mode():
+            y = sliding_window_inference(
+                x, tuple(plan["window"]), 1, network, overlap=(0, 0, 1 - step / depth), mode="constant"
+            )
+        return y[0, 0].numpy()
+
+    return predict
+
+
+def _torch_vnet(network, weights):
+    import torch
+    from torch.nn import functional
+
+    from hipqct.network import NORM_EPSILON
+
+    tensors = {name: torch.from_numpy(np.asarray(array, np.float32)) for name, array in weights.items()}
+    kernels = {n: t.permute(4, 3, 0, 1, 2).contiguous() for n, t in tensors.items() if n.endswith("/kernel")}
+
+    def activate(x, norm):
+        if network["batch_norm"]:
+            gamma, beta, mean, variance = (
+                tensors[f"{norm}/{v}"] for v in ("gamma", "beta", "moving_mean", "moving_variance")
+            )
+            x = functional.batch_norm(x, mean, variance, gamma, beta, eps=NORM_EPSILON)
+        return torch.relu(x)
+
+    def convolve(x, repeats, prefix):
+        for i in range(repeats):
+            name = f"{prefix}_conv{i}"
+            x = functional.conv3d(x, kernels[f"{name}/kernel"], tensors[f"{name}/bias"], padding=1)
+            x = activate(x, f"{prefix}_norm{i}")
+        return x
+
+    def forward(x):
+        skips = []
+        for level, repeats in enumerate(network["encoder_convolutions"]):
+            x = convolve(functional.max_pool3d(x, 2) if level else x, repeats, f"down{level}")
+            skips.append(x)
+        levels = reversed(range(len(network["filters"]) - 1))
+        for level, repeats in zip(levels, network["decoder_convolutions"], strict=True):
+            name, size = f"up{level}_transpose", skips[level].shape[2:]
+            x = functional.conv_transpose3d(x, kernels[f"{name}/kernel"], tensors[f"{name}/bias"], stride=2)
+            x = activate(x[:, :, : size[0], : size[1], : size[2]], f"up{level}_norm")
+            x = convolve(torch.cat([skips[level], x], 1), repeats, f"up{level}")
+        x = functional.conv3d(x, kernels["probability/kernel"], tensors["probability/bias"])
+        return torch.sigmoid(x)
+
+    return forward
+
+
+WAYS = {"ours": load_ours, "predict": load_predict_loop, "monai": load_monai}
+
+
+# ---- one process: load, warm up, predict every crop --------------------------------------------------
+
+
+def worker(way: str, step: int, model: str, threads: int, crops: list[str], out: str) -> None:
+    started = time.perf_counter()
+    from hipqct.io.models import read_model
+
+    plan, weights = read_model(model)
+    predict = WAYS[way](plan, weights, threads)
+    first = np.load(crops[0])["ct"]
+    predict(first[:, :, : plan["window"][2]], plan["window"][2])
+    cold_s = time.perf_counter() - started
+    seconds = []
+    for i, crop in enumerate(crops):
+        ct = np.load(crop)["ct"]
+        begin = time.perf_counter()
+        probability = predict(ct, step)
+        seconds.append(time.perf_counter() - begin)
+        np.save(f"{out}.{i}.npy", probability)
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    Path(out).write_text(json.dumps({"cold_s": cold_s, "seconds": seconds, "peak_rss_gb": peak_gb}))
+
+
+def run_way(way: str, step: int, options, crops: list[Path], folder: Path) -> dict:
+    """Run one way in its own process; the interpreter's start counts as cold start."""
+    out = folder / f"{way}-{step}"
+    arguments = [way, step, options.model, options.threads, out, *crops]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment["OMP_NUM_THREADS"] = str(options.threads)
+    command = [sys.executable, __file__, "--worker", *map(str, arguments)]
+    begin = time.perf_counter()
+    subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
+    whole_s = time.perf_counter() - begin
+    measured = json.loads(out.read_text()) | {"step": step}
+    measured["cold_s"] += max(0.0, whole_s - measured["cold_s"] - sum(measured["seconds"]))
+    measured["probability"] = [np.load(f"{out}.{i}.npy") for i in range(len(crops))]
+    return measured
+
+
+# ---- crops and scores --------------------------------------------------------------------------------
+
+
+def make_crops(count: int, folder: Path, real: Path | None) -> tuple[list[Path], list[np.ndarray | None]]:
+    """Crops as the network sees them (left hips) and their true masks where known (phantoms)."""
+    from hipqct.io.hdf5 import read_roi
+    from hipqct.phantom.parameters import TEST_SEEDS
+    from hipqct.steps.training import build_phantom_crops
+
+    build_phantom_crops(TEST_SEEDS[:count], folder)
+    crops = sorted(folder.glob("*_left.npz"))
+    truths = [np.load(crop)["mask"] for crop in crops]
+    for roi_path in sorted(real.glob("*/*/roi.h5")) if real else []:
+        roi, facts = read_roi(roi_path)
+        mirror = slice(None, None, 1 if facts["side"] == "left" else -1)
+        crop = folder / f"real-{roi_path.parts[-3]}-{facts['side']}.npz"
+        np.savez(crop, ct=np.ascontiguousarray(roi.array[mirror]))
+        crops.append(crop)
+        truths.append(None)
+    return crops, truths
+
+
+def stack_to(ct: np.ndarray, slices: int) -> np.ndarray:
+    """A crop of exactly so many slices, its own repeated forth and back."""
+    return ct[:, :, np.pad(np.arange(ct.shape[2]), (0, slices), mode="symmetric")[:slices]]
+
+
+def masks_of(measured: dict) -> list[np.ndarray]:
+    """The workflow's own binarisation of each probability map; an empty mask where it refuses one."""
+    from hipqct.bone import segment_probability
+    from hipqct.errors import AnatomyError
+    from hipqct.image import Image
+
+    masks = []
+    for probability in measured["probability"]:
+        try:
+            masks.append(segment_probability(Image(probability, (0.8, 0.8, 3.0))).mask.array)
+        except AnatomyError:
+            masks.append(np.zeros(probability.shape, bool))
+    return masks
+
+
+def compare_schemes(exact: dict, schemes: list[dict], truths: list) -> list[dict]:
+    """Each scheme's masks against those of step 1 and against the truth."""
+    from hipqct.metrics import dice
+
+    reference = masks_of(exact)
+    rows = []
+    for scheme in [exact, *schemes]:
+        masks = masks_of(scheme)
+        agreement = [dice(a, b) if a.any() or b.any() else 1.0 for a, b in zip(reference, masks, strict=True)]
+        volume = [100 * (b.sum() / a.sum() - 1) for a, b in zip(reference, masks, strict=True) if a.any()]
+        truth = [dice(t, m) for t, m in zip(truths, masks, strict=True) if t is not None]
+        rows.append(
+            {
+                "step": scheme["step"],
+                "seconds": sum(scheme["seconds"]),
+                "dice_vs_step1_min": min(agreement),
+                "dice_vs_step1_mean": float(np.mean(agreement)),
+                "volume_difference_max_percent": float(np.abs(volume).max()),
+                "dice_vs_truth_mean": float(np.mean(truth)),
+            }
+        )
+    return rows
+
+
+def describe_machine(threads: int) -> str:
+    names = [
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return f"{names[0] if names else platform.processor()}, {threads} threads of {os.cpu_count()}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--crops", type=int, default=4, help="phantoms to compare schemes on")
+    parser.add_argument("--real", type=Path, help="results/subjects of a study: its roi.h5 are added")
+    parser.add_argument("--model", default=str(PROJECT / "resources/models/compact"))
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    import yaml
+
+    default = yaml.safe_load(CONFIG.read_text())["segment"]["step"]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        crops, truths = make_crops(options.crops, folder, options.real)
+        sized = []
+        for slices in (TIMED_SLICES, LONG_SLICES):
+            sized.append(folder / f"{slices}-slices.npz")
+            np.savez(sized[-1], ct=stack_to(np.load(crops[0])["ct"], slices))
+        timed, long = [sized[0]], [sized[1]]
+        exact, naive = (run_way(way, 1, options, timed, folder) for way in ("ours", "predict"))
+        cheap = run_way("ours", default, options, timed, folder)
+        result = {
+            "speedup_exact_vs_predict": naive["seconds"][0] / exact["seconds"][0],
+            "speedup_default_vs_predict": naive["seconds"][0] / cheap["seconds"][0],
+            "max_abs_difference": float(np.abs(naive["probability"][0] - exact["probability"][0]).max()),
+            "default_step": default,
+            "exact_s": exact["seconds"][0],
+            "cold_start_s": exact["cold_s"],
+            "peak_rss_gb": run_way("ours", 1, options, long, folder)["peak_rss_gb"],
+        }
+        try:
+            monai = run_way("monai", 1, options, timed, folder)
+        except subprocess.CalledProcessError:
+            print("monai or torch is not installed: speedup_vs_monai is left out")
+        else:
+            result["speedup_vs_monai"] = monai["seconds"][0] / exact["seconds"][0]
+            result["max_abs_difference_to_monai"] = float(
+                np.abs(monai["probability"][0] - exact["probability"][0]).max()
+            )
+        exact = run_way("ours", 1, options, crops, folder)
+        schemes = [run_way("ours", step, options, crops, folder) for step in STEPS]
+        rows = compare_schemes(exact, schemes, truths)
+    for row in rows:
+        print("  ".join(f"{key} {value:.5g}" for key, value in row.items()))
+    chosen = next(row for row in rows if row["step"] == default)
+    result |= {
+        "dice_default_vs_step1_min": chosen["dice_vs_step1_min"],
+        "schemes": rows,
+        "cases": {"synthetic": len([t for t in truths if t is not None]), "real": truths.count(None)},
+        "machine": describe_machine(options.threads),
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"written to {RESULTS}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        way, step, model, threads, out, *crops = sys.argv[2:]
+        worker(way, int(step), model, int(threads), crops, out)
+    else:
+        main()
