@@ -174,6 +174,14 @@ def test_noise_has_the_asked_spread_and_the_autocorrelation_of_its_spectrum(peak
         assert found == pytest.approx(expected, abs=0.04)
 
 
+@pytest.mark.parametrize("between", [0.0, 0.25, 0.5])
+def test_noise_of_neighbouring_slices_is_correlated_as_asked(between):
+    field = noise((160, 160, 12), 0.8, 15.0, np.random.default_rng(0), 0.16, between)
+    assert field.std() == pytest.approx(15.0, rel=0.03)
+    found = [np.corrcoef(field[..., :-n].ravel(), field[..., n:].ravel())[0, 1] for n in (1, 2)]
+    assert found == pytest.approx([between, 0.0], abs=0.03)
+
+
 def test_hydroxyapatite_rods_have_their_densities_and_the_truth_says_so():
     changes = {"matrix": 192, "pixel_mm": 2.1, "slice_mm": 5.0, "top_mm": 2.5, "bottom_mm": 2.5}
     drawn = sample_parameters(

@@ -59,7 +59,8 @@ def _reconstruct(ct: Image, parameters: PhantomParameters, patient: Patient, rng
             hu[..., k] += confounders.metal_streaks(hu.shape, s.pixel_mm, center, rng)
     hu = scanner.blur_between_slices(hu, s.profile_blur)
     hu = scanner.blur_in_plane(hu, s.pixel_mm, s.blur_sigma_mm)
-    return hu + scanner.noise(hu.shape, s.pixel_mm, s.noise_sd_hu, rng, s.noise_peak_per_mm, c.streak_noise)
+    texture = (s.noise_peak_per_mm, s.noise_between, c.streak_noise)
+    return hu + scanner.noise(hu.shape, s.pixel_mm, s.noise_sd_hu, rng, *texture)
 
 
 def generate_phantom(parameters: PhantomParameters) -> Phantom:

@@ -41,7 +41,7 @@ COHORT_SEEDS = range(1_000_000, 1_000_000_000)
 HYDROXYAPATITE_SHARE = 0.25
 ROUNDEST_PROFILE = 0.31  # slices: a Gaussian whose full width at half maximum is the slice
 
-NOISE_PEAK_PER_MM = (0.11, 0.22)  # measured on real scans: docs/phantoms.md
+NOISE_PEAK_PER_MM, NOISE_BETWEEN = (0.10, 0.22), (0.0, 0.4)  # measured on real scans: docs/phantoms.md
 
 # Share of scans whose field of view ends at one side this far (mm) from the middle: through the trochanter
 # or the skin beside it.
@@ -180,8 +180,8 @@ def _soft(rng, sex: str, age: float, trochanter_mm: float) -> SoftTissue:
         subcutaneous_mm=float(subcutaneous_mm),
         fat_plane_mm=float(rng.uniform(1.0, 3.5)),
         marbling=float(rng.uniform(0.0, 1.0) * np.clip(age / 60, 0.3, 1.3)),
-        muscle_hu=float(rng.normal(54, 6)),
-        fat_hu=float(rng.normal(-104, 5)),
+        muscle_hu=float(rng.normal(50 - 0.12 * (age - 50), 8)),
+        fat_hu=float(rng.normal(-101, 6)),
         skin_hu=float(rng.normal(10, 20)),
         vessel_hu=float(rng.uniform(120, 260) if rng.random() < 0.35 else rng.normal(45, 6)),
         bladder_hu=float(rng.normal(8, 4)),
@@ -224,12 +224,14 @@ def _acquisition(rng, scanner: Scanner) -> Scanner:
     edge_mm = float(rng.choice([-1, 1]) * rng.uniform(*CUT_EDGE_MM))
     cut_edge_mm = edge_mm if rng.random() < CUT_SHARE else 0.0
     peak_per_mm = float(rng.uniform(*NOISE_PEAK_PER_MM))
+    noise_between = float(rng.uniform(*NOISE_BETWEEN))
     return dataclasses.replace(
         scanner,
         basis=basis,
         profile_blur=profile_blur,
         cut_edge_mm=cut_edge_mm,
         noise_peak_per_mm=peak_per_mm,
+        noise_between=noise_between,
     )
 
 

@@ -24,7 +24,8 @@ class Scanner:
     calibration. ``basis`` is what the rods are made of, ``"K2HPO4"`` or ``"HA"`` (hydroxyapatite): all
     densities of the phantom, bones included, are equivalents in it. ``center_x_mm`` shifts the field of view
     to the left; ``cut_edge_mm``, unless 0, ends it that far left (negative: right) of the middle instead.
-    ``profile_blur`` is explained in `blur_between_slices`, ``noise_peak_per_mm`` in `noise`.
+    ``profile_blur`` is explained in `blur_between_slices`, ``noise_peak_per_mm`` and
+    ``noise_between`` in `noise`.
     ``table_gap_mm`` is the gap between the back of the patient and the calibration phantom.
     """
 
@@ -45,6 +46,7 @@ class Scanner:
     basis: str = "K2HPO4"
     profile_blur: float = 0.0
     noise_peak_per_mm: float = 0.16
+    noise_between: float = 0.0
 
     def __post_init__(self):
         if self.basis not in BASES:
@@ -89,11 +91,14 @@ def blur_between_slices(hu: np.ndarray, blur: float) -> np.ndarray:
     return ndimage.convolve1d(hu, [share, 1 - 2 * share, share], axis=2, mode="nearest")
 
 
-def noise(shape, pixel_mm: float, sd_hu: float, rng, peak_per_mm: float, streaks: float = 0.0) -> np.ndarray:
-    """Correlated noise, shape ``(nx, ny, nz)``: independent slices with a ramp-like in-plane spectrum.
+def noise(
+    shape, pixel_mm: float, sd_hu: float, rng, peak_per_mm: float, between: float = 0.0, streaks: float = 0.0
+) -> np.ndarray:
+    """Correlated noise, shape ``(nx, ny, nz)``, with a ramp-like in-plane spectrum.
 
     The spectrum grows as the ramp filter does (Kijewski and Judy 1987, doi 10.1088/0031-9155/32/5/003) and
     the kernel takes it down: its power is f exp(-(f / ``peak_per_mm``)^2), frequencies f in cycles per mm.
+    ``between`` (0 to 0.5) is the correlation of neighbouring slices, as overlapping helical slices have it.
     ``streaks`` adds the lateral streaks of photon starvation through the hips, as a ratio to ``sd_hu``.
     """
     fx = np.fft.fftfreq(shape[0], pixel_mm)[:, None]
@@ -101,15 +106,23 @@ def noise(shape, pixel_mm: float, sd_hu: float, rng, peak_per_mm: float, streaks
     frequency = np.hypot(fx, fy).astype(np.float32)
     filtering = np.sqrt(frequency / peak_per_mm) * np.exp(-0.5 * (frequency / peak_per_mm) ** 2)
     filtering += 0.08 * np.exp(-0.5 * (frequency / peak_per_mm) ** 2)
-    gain = np.sqrt(np.mean(np.abs(np.fft.fft2(np.fft.irfft2(filtering, shape[:2]))) ** 2))
+    rays = filtering * np.exp(-2 * (np.pi * STREAK_MM * fx) ** 2)  # smooth along x only
+    filtering = filtering / _gain(filtering, shape) + rays * (streaks / _gain(rays, shape))
+    filtering = (filtering * sd_hu).astype(np.float32)
     out = np.empty(shape, dtype=np.float32)
+    # own^2 + next^2 = 1 and own next = between: each slice mixes its own noise with its neighbour's
+    own = np.sqrt((1 + np.sqrt(1 - 4 * between**2)) / 2)
+    following = rng.standard_normal(shape[:2], dtype=np.float32)
     for k in range(shape[2]):
-        white = rng.standard_normal(shape[:2], dtype=np.float32)
-        out[..., k] = np.fft.irfft2(np.fft.rfft2(white) * filtering, shape[:2]) * (sd_hu / gain)
-    if streaks:
-        rays = ndimage.gaussian_filter(out, (STREAK_MM / pixel_mm, 0, 0), mode="wrap")
-        out += rays * (streaks * sd_hu / rays.std())
+        white, following = following, rng.standard_normal(shape[:2], dtype=np.float32)
+        white = np.float32(own) * white + np.float32(np.sqrt(1 - own**2)) * following
+        out[..., k] = np.fft.irfft2(np.fft.rfft2(white) * filtering, shape[:2])
     return out
+
+
+def _gain(filtering: np.ndarray, shape) -> float:
+    """Standard deviation of white noise of unit spread after a filter given on the half plane of rfft2."""
+    return float(np.sqrt(np.mean(np.abs(np.fft.fft2(np.fft.irfft2(filtering, shape[:2]))) ** 2)))
 
 
 def to_int16(hu: np.ndarray) -> np.ndarray:
