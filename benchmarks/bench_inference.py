@@ -35,7 +35,12 @@ def load_ours(plan, weights, threads):
     from hipqct.predict import openvino_engine, predict_probability
 
     engine = openvino_engine(plan["network"], weights, threads)
-    return lambda ct, step: predict_probability(engine, ct, plan, step)
+
+    def predict(ct, scheme):
+        step, *more = scheme.split(",")
+        return predict_probability(engine, ct, plan, step if step == "whole" else int(step), *more)
+
+    return predict
 
 
 def load_predict_loop(plan, weights, threads):

@@ -11,7 +11,8 @@ from hipqct.progress import CHAIN, EVALUATION, failure_record
 
 HEADER = "subject\tscan\tsex\tage\tside\texclude\treference_left\treference_right\tslope\tintercept\tgroup"
 
-NETWORK = {"model": "tiny", "weights_sha256": 64 * "a", "engine": "openvino", "device": "cpu", "step": 8}
+NETWORK = {"model": "tiny", "weights_sha256": 64 * "a", "engine": "openvino", "device": "cpu"}
+NETWORK |= {"step": 8, "blend": "uniform", "ends": "as-is"}
 
 
 @dataclass

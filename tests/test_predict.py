@@ -8,7 +8,14 @@ import pytest
 
 from hipqct import predict
 from hipqct.errors import ModelError
-from hipqct.predict import Engine, normalise, predict_probability, select_device, window_starts
+from hipqct.predict import (
+    Engine,
+    normalise,
+    predict_probability,
+    select_device,
+    window_starts,
+    window_weights,
+)
 
 PLAN = {"window": [32, 32, 8], "normalisation": {"clip_hu": [-200, 1500]}}
 
@@ -50,6 +57,37 @@ def test_each_slice_is_the_mean_over_the_windows_that_hold_it():
         engine, random_ct((8, 8, 10)), PLAN, 1
     )  # windows 0, 1, 2 start at slices 0, 1, 2
     np.testing.assert_allclose(result[0, 0], [0, 0.5, 1, 1, 1, 1, 1, 1, 1.5, 2])
+
+
+def test_a_gaussian_blend_trusts_a_windows_middle():
+    engine = make_engine(lambda w: np.broadcast_to(np.abs(np.arange(8) - 3.5), w.shape))
+    uniform, gaussian = (
+        predict_probability(engine, random_ct((8, 8, 20)), PLAN, 1, blend)
+        for blend in ("uniform", "gaussian")
+    )
+    assert (gaussian[0, 0, 8:12] < uniform[0, 0, 8:12] - 0.5).all()  # far from a window's middle: large
+    weights = window_weights(8, "gaussian")
+    assert np.array_equal(weights, weights[::-1])
+    assert weights[4:] == pytest.approx(np.exp(-0.5 * np.arange(0.5, 4) ** 2), rel=1e-6)  # SD of one slice
+
+
+def test_one_pass_over_the_whole_stack():
+    seen = []
+    engine = make_engine(lambda w: seen.append(w.shape) or w)
+    ct = random_ct((8, 8, 20))
+    result = predict_probability(engine, ct, PLAN, "whole")
+    assert seen == [(1, 8, 8, 24)]
+    np.testing.assert_allclose(result, normalise(ct, PLAN["normalisation"]), atol=1e-6)
+
+
+def test_reflected_ends_lie_in_as_many_windows_as_the_middle():
+    profile = np.abs(np.arange(8) - 3.5)
+    engine = make_engine(lambda w: np.broadcast_to(profile, w.shape))
+    result = predict_probability(engine, random_ct((8, 8, 20)), PLAN, 1, ends="reflect")
+    np.testing.assert_allclose(result, profile.mean(), atol=1e-6)  # every place in a window once
+    as_is = predict_probability(engine, random_ct((8, 8, 20)), PLAN, 1)
+    np.testing.assert_allclose(as_is[0, 0, [0, -1]], profile[0])
+    np.testing.assert_allclose(as_is[0, 0, 8:12], profile.mean(), atol=1e-6)
 
 
 def test_windows_are_batched():

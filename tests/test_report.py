@@ -66,7 +66,8 @@ def test_the_page_tells_how_its_numbers_were_made(tmp_path):
         study.path("B", "left", "{side}/bone.json").unlink()
 
     page = make_report(tmp_path, [Hip("A"), Hip("B"), Hip("C")], change)
-    network = "tiny (weights aaaaaaaa), window step 8, openvino on cpu (2 hips); not recorded (1 hip)"
+    windows = "window step 8, uniform blend, ends as-is"
+    network = f"tiny (weights aaaaaaaa), {windows}, openvino on cpu (2 hips); not recorded (1 hip)"
     assert network in page
     assert "area, slab-centred (3 hips)" in page
     assert re.search(r"Software: Python 3\.\d+\.\d+, hipqct \d", page)

@@ -43,7 +43,7 @@ def make_roi(side="left", spacing_mm=(0.8, 0.8, 3.0)) -> Image:
 
 def segment(folder, model_dir, side="left", **geometry):
     write_roi(make_roi(side, **geometry), folder / "roi.h5", {"side": side})
-    segment_femur(folder / "roi.h5", folder / "probability.h5", model_dir, 2, "cpu", 1)
+    segment_femur(folder / "roi.h5", folder / "probability.h5", model_dir, 2, "uniform", "as-is", "cpu", 1)
     return read_probability(folder / "probability.h5")
 
 
@@ -77,7 +77,8 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path, model_dir, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     write_roi(make_roi(), tmp_path / "roi.h5", {"side": "left"})
     with pytest.raises(ModelError, match="no GPU can be seen"):
-        segment_femur(tmp_path / "roi.h5", tmp_path / "probability.h5", model_dir, 1, "gpu", 1)
+        out = tmp_path / "probability.h5"
+        segment_femur(tmp_path / "roi.h5", out, model_dir, 1, "uniform", "as-is", "gpu", 1)
 
 
 def test_the_file_holds_bytes(tmp_path, model_dir):

@@ -15,6 +15,9 @@ log = logging.getLogger(__name__)
 
 GPU_BATCH = 4  # windows at once: 4 of 192x192x32 through the full network fit into 8 GB
 STRIDE = 8  # three halvings: the network takes multiples of 8 along every axis
+WHOLE = "whole"
+BLENDS, ENDS = ("uniform", "gaussian"), ("as-is", "reflect")
+LEAST_WEIGHT = 1e-3  # of a window's outermost slices under a Gaussian; they may lie in no other window
 NVIDIA_DEVICE_FILES = "nvidia[0-9]*"  # below /dev
 HIDDEN_GPUS = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES that hide every GPU
 
@@ -50,8 +53,28 @@ def window_starts(slices: int, window: int, step: int) -> list[int]:
     return [*range(0, last, step), last]
 
 
-def predict_probability(engine: Engine, ct: np.ndarray, plan: dict, step: int) -> np.ndarray:
-    """Probability of femur for every voxel: the mean over all windows along z that hold it.
+def window_weights(slices: int, blend: str) -> np.ndarray:
+    """What each slice of a window counts in the mean: ``uniform`` 1, or ``gaussian`` about its middle.
+
+    The Gaussian's standard deviation is an eighth of the window, as in nnU-Net.
+    """
+    if blend not in BLENDS:
+        raise ValueError(f"blend must be one of {BLENDS}, got {blend!r}")
+    if blend == "uniform":
+        return np.ones(slices, np.float32)
+    away = (np.arange(slices) - (slices - 1) / 2) / (slices / 8)
+    return np.maximum(np.exp(-0.5 * away**2), LEAST_WEIGHT).astype(np.float32)
+
+
+def predict_probability(
+    engine: Engine,
+    ct: np.ndarray,
+    plan: dict,
+    step: int | str,
+    blend: str = "uniform",
+    ends: str = "as-is",
+) -> np.ndarray:
+    """Probability of femur for every voxel: the weighted mean over all windows along z that hold it.
 
     A crop smaller than the window along z, or not divisible by 8 in plane, is padded by repeating its edge
     (bone that leaves the scan goes on) and the result is cut back.
@@ -59,27 +82,43 @@ def predict_probability(engine: Engine, ct: np.ndarray, plan: dict, step: int) -
     Args:
         ct: HU, shape ``(x, y, z)``, a left hip on the plan's spacing.
         plan: the model's ``window`` (its last number is the slices per window) and ``normalisation``.
-        step: slices between windows; 1 is the paper's.
+        step: slices between windows, 1 is the paper's; or ``whole``: one pass over the whole stack.
+        blend: see `window_weights`; the paper's mean is ``uniform``.
+        ends: ``as-is``, where the outermost slices lie in one window only; ``reflect``: the stack is first
+            continued by its mirror image, so that they lie in as many windows as those in the middle.
 
     Returns:
         float32, the shape of ``ct``.
     """
+    if ends not in ENDS:
+        raise ValueError(f"ends must be one of {ENDS}, got {ends!r}")
     slices = plan["window"][2]
-    wanted = [*(-(-n // STRIDE) * STRIDE for n in ct.shape[:2]), max(ct.shape[2], slices)]
+    if step == WHOLE:
+        slices, step = _multiple_of_stride(max(ct.shape[2], slices)), 1
+    wanted = [*map(_multiple_of_stride, ct.shape[:2]), max(ct.shape[2], slices)]
     before = [(w - n) // 2 for w, n in zip(wanted, ct.shape, strict=True)]
     widths = [(b, w - n - b) for b, w, n in zip(before, wanted, ct.shape, strict=True)]
     padded = np.pad(normalise(ct, plan["normalisation"]), widths, mode="edge")
+    if ends == "reflect" and padded.shape[2] > slices:
+        margin = min(slices, padded.shape[2]) - 1
+        padded = np.pad(padded, ((0, 0), (0, 0), (margin, margin)), mode="reflect")
+        before[2] += margin
 
+    weights = window_weights(slices, blend)
     total, votes = np.zeros(padded.shape, np.float32), np.zeros(padded.shape[2], np.float32)
     starts = window_starts(padded.shape[2], slices, step)
     for first in range(0, len(starts), engine.batch):
         chunk = starts[first : first + engine.batch]
         windows = np.stack([padded[:, :, z : z + slices] for z in chunk])
         for z, probability in zip(chunk, engine.predict_windows(windows), strict=True):
-            total[:, :, z : z + slices] += probability
-            votes[z : z + slices] += 1
+            total[:, :, z : z + slices] += weights * probability
+            votes[z : z + slices] += weights
     inside = tuple(slice(b, b + n) for b, n in zip(before, ct.shape, strict=True))
     return (total / votes)[inside]
+
+
+def _multiple_of_stride(voxels: int) -> int:
+    return -(-voxels // STRIDE) * STRIDE
 
 
 def gpu_is_visible() -> bool:

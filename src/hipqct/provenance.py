@@ -56,7 +56,8 @@ def _network(facts: dict | None) -> str:
     if not facts:
         return "not recorded"
     model = f"{facts['model']} (weights {facts['weights_sha256'][:SHORT_HASH]})"
-    return f"{model}, window step {facts['step']}, {facts['engine']} on {facts['device']}"
+    windows = f"window step {facts['step']}, {facts['blend']} blend, ends {facts['ends']}"
+    return f"{model}, {windows}, {facts['engine']} on {facts['device']}"
 
 
 def _calibration(facts: dict | None) -> str:

@@ -19,7 +19,7 @@ rule segment_femur:
         mem_mb=4000,
         gpu=0 if config["segment"]["device"] == "cpu" else 1,
     params:
-        step=config["segment"]["step"],
+        windows=[config["segment"][key] for key in ("step", "blend", "ends")],
         device=config["segment"]["device"],
         revision=revisions.SEGMENT_FEMUR,
     message:

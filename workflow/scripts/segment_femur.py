@@ -7,4 +7,4 @@ from hipqct.steps.segmentation import segment_femur
 
 with step(snakemake):
     i, p, model = snakemake.input, snakemake.params, Path(snakemake.input.plan).parent
-    segment_femur(i.roi, *snakemake.output, model, p.step, p.device, snakemake.threads)
+    segment_femur(i.roi, *snakemake.output, model, *p.windows, p.device, snakemake.threads)

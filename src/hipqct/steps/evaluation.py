@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 SYNTHETIC, UNCALIBRATED = "synthetic", "uncalibrated"
 LEAVES_CROP = "reference_leaves_crop"
 PADDING_HU = -500  # a slice without anything above this shows air only
-NETWORK_FACTS = ("model", "weights_sha256", "engine", "device", "step")  # from probability.h5 to bone.json
+# From probability.h5 to bone.json.
+NETWORK_FACTS = ("model", "weights_sha256", "engine", "device", "step", "blend", "ends")
 
 
 def threshold_bone(probability_path, resampled_path, ct_path, mask_path, mask_native_path, bone_path) -> None:

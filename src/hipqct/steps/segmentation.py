@@ -11,7 +11,9 @@ from hipqct.io.models import check_spacing, read_model
 log = logging.getLogger(__name__)
 
 
-def segment_femur(roi_path, probability_path, model_dir, step: int, device: str, threads: int) -> None:
+def segment_femur(
+    roi_path, probability_path, model_dir, step: int | str, blend: str, ends: str, device: str, threads: int
+) -> None:
     """Run the V-Net over a crop (roi.h5) and write the probability map (probability.h5) on the same grid.
 
     Right hips are mirrored across the sagittal plane for the network, which knows left femurs only, and the
@@ -19,7 +21,7 @@ def segment_femur(roi_path, probability_path, model_dir, step: int, device: str,
 
     Args:
         model_dir: folder with plan.json and weights.h5.
-        step: slices between windows; 1 is the paper's.
+        step, blend, ends: how windows are placed and averaged, see `hipqct.predict.predict_probability`.
         device: ``auto``, ``cpu`` or ``gpu``.
         threads: CPU threads to use.
 
@@ -33,14 +35,17 @@ def segment_femur(roi_path, probability_path, model_dir, step: int, device: str,
     check_spacing(roi, plan, roi_path)
     engine = load_engine(plan["network"], weights, device, threads)
     mirror = slice(None, None, -1 if facts["side"] != plan["side"] else 1)
-    probability = predict_probability(engine, np.ascontiguousarray(roi.array[mirror]), plan, step)[mirror]
+    left = np.ascontiguousarray(roi.array[mirror])
+    probability = predict_probability(engine, left, plan, step, blend, ends)[mirror]
     attributes = {
         "side": facts["side"],
         "device": engine.device,
         "engine": engine.name,
         "step": step,
+        "blend": blend,
+        "ends": ends,
         "model": plan["name"],
         "weights_sha256": plan["weights_sha256"],
     }
     write_probability(replace(roi, array=probability), probability_path, attributes)
-    log.info("Probability of %s: mean %.4f, step %d", roi_path, float(probability.mean()), step)
+    log.info("Probability of %s: mean %.4f, step %s", roi_path, float(probability.mean()), step)
