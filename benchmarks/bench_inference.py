@@ -23,7 +23,13 @@ import numpy as np
 
 PROJECT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "inference.json"
-STEPS = (2, 4, 8, 16, 32)
+EXACT = "1,uniform,as-is"  # the paper's scheme: step, blend, ends
+SCHEMES = (
+    *(f"{step},uniform,as-is" for step in (2, 4, 8, 16, 32, "whole")),
+    *(f"{step},gaussian,as-is" for step in (4, 8, 16)),
+    *(f"{step},uniform,reflect" for step in (1, 4, 8)),
+    *(f"{step},gaussian,reflect" for step in (8, 16)),
+)
 TIMED_SLICES, LONG_SLICES = 60, 95  # a usual subject, and the longest of the paper's cohort
 CONFIG = PROJECT / "config/config.yaml"
 
@@ -37,8 +43,8 @@ def load_ours(plan, weights, threads):
     engine = openvino_engine(plan["network"], weights, threads)
 
     def predict(ct, scheme):
-        step, *more = scheme.split(",")
-        return predict_probability(engine, ct, plan, step if step == "whole" else int(step), *more)
+        step, *blend_and_ends = scheme.split(",")
+        return predict_probability(engine, ct, plan, step if step == "whole" else int(step), *blend_and_ends)
 
     return predict
 
@@ -56,7 +62,8 @@ def load_predict_loop(plan, weights, threads):
     set_weights(model, weights, plan["network"])
     depth = plan["window"][2]
 
-    def predict(ct, step):
+    def predict(ct, scheme):
+        step = int(scheme.split(",")[0])
         x = normalise(ct, plan["normalisation"])
         total, votes = np.zeros(x.shape, np.float32), np.zeros(x.shape[2], np.float32)
         for z in window_starts(x.shape[2], depth, step):
@@ -79,7 +86,8 @@ def load_monai(plan, weights, threads):
     network = _torch_vnet(plan["network"], weights)
     depth = plan["window"][2]
 
-    def predict(ct, step):
+    def predict(ct, scheme):
+        step = int(scheme.split(",")[0])
         x = torch.from_numpy(normalise(ct, plan["normalisation"]))[None, None]
         with torch.inference_mode():
             y = sliding_window_inference(
@@ -137,37 +145,37 @@ WAYS = {"ours": load_ours, "predict": load_predict_loop, "monai": load_monai}
 # ---- one process: load, warm up, predict every crop --------------------------------------------------
 
 
-def worker(way: str, step: int, model: str, threads: int, crops: list[str], out: str) -> None:
+def worker(way: str, scheme: str, model: str, threads: int, crops: list[str], out: str) -> None:
     started = time.perf_counter()
     from hipqct.io.models import read_model
 
     plan, weights = read_model(model)
     predict = WAYS[way](plan, weights, threads)
     first = np.load(crops[0])["ct"]
-    predict(first[:, :, : plan["window"][2]], plan["window"][2])
+    predict(first[:, :, : plan["window"][2]], EXACT)
     cold_s = time.perf_counter() - started
     seconds = []
     for i, crop in enumerate(crops):
         ct = np.load(crop)["ct"]
         begin = time.perf_counter()
-        probability = predict(ct, step)
+        probability = predict(ct, scheme)
         seconds.append(time.perf_counter() - begin)
         np.save(f"{out}.{i}.npy", probability)
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     Path(out).write_text(json.dumps({"cold_s": cold_s, "seconds": seconds, "peak_rss_gb": peak_gb}))
 
 
-def run_way(way: str, step: int, options, crops: list[Path], folder: Path) -> dict:
+def run_way(way: str, scheme: str, options, crops: list[Path], folder: Path) -> dict:
     """Run one way in its own process; the interpreter's start counts as cold start."""
-    out = folder / f"{way}-{step}"
-    arguments = [way, step, options.model, options.threads, out, *crops]
+    out = folder / f"{way}-{scheme}"
+    arguments = [way, scheme, options.model, options.threads, out, *crops]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment["OMP_NUM_THREADS"] = str(options.threads)
     command = [sys.executable, __file__, "--worker", *map(str, arguments)]
     begin = time.perf_counter()
     subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
     whole_s = time.perf_counter() - begin
-    measured = json.loads(out.read_text()) | {"step": step}
+    measured = json.loads(out.read_text()) | {"scheme": scheme}
     measured["cold_s"] += max(0.0, whole_s - measured["cold_s"] - sum(measured["seconds"]))
     measured["probability"] = [np.load(f"{out}.{i}.npy") for i in range(len(crops))]
     return measured
@@ -228,7 +236,7 @@ def compare_schemes(exact: dict, schemes: list[dict], truths: list) -> list[dict
         truth = [dice(t, m) for t, m in zip(truths, masks, strict=True) if t is not None]
         rows.append(
             {
-                "step": scheme["step"],
+                "scheme": scheme["scheme"],
                 "seconds": sum(scheme["seconds"]),
                 "dice_vs_step1_min": min(agreement),
                 "dice_vs_step1_mean": float(np.mean(agreement)),
@@ -257,7 +265,8 @@ def main() -> None:
     options = parser.parse_args()
     import yaml
 
-    default = yaml.safe_load(CONFIG.read_text())["segment"]["step"]
+    chosen = yaml.safe_load(CONFIG.read_text())["segment"]
+    default = ",".join(str(chosen[key]) for key in ("step", "blend", "ends"))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         crops, truths = make_crops(options.crops, folder, options.real)
@@ -266,19 +275,19 @@ def main() -> None:
             sized.append(folder / f"{slices}-slices.npz")
             np.savez(sized[-1], ct=stack_to(np.load(crops[0])["ct"], slices))
         timed, long = [sized[0]], [sized[1]]
-        exact, naive = (run_way(way, 1, options, timed, folder) for way in ("ours", "predict"))
+        exact, naive = (run_way(way, EXACT, options, timed, folder) for way in ("ours", "predict"))
         cheap = run_way("ours", default, options, timed, folder)
         result = {
             "speedup_exact_vs_predict": naive["seconds"][0] / exact["seconds"][0],
             "speedup_default_vs_predict": naive["seconds"][0] / cheap["seconds"][0],
             "max_abs_difference": float(np.abs(naive["probability"][0] - exact["probability"][0]).max()),
-            "default_step": default,
+            "default_scheme": default,
             "exact_s": exact["seconds"][0],
             "cold_start_s": exact["cold_s"],
-            "peak_rss_gb": run_way("ours", 1, options, long, folder)["peak_rss_gb"],
+            "peak_rss_gb": run_way("ours", EXACT, options, long, folder)["peak_rss_gb"],
         }
         try:
-            monai = run_way("monai", 1, options, timed, folder)
+            monai = run_way("monai", EXACT, options, timed, folder)
         except subprocess.CalledProcessError:
             print("monai or torch is not installed: speedup_vs_monai is left out")
         else:
@@ -286,12 +295,12 @@ def main() -> None:
             result["max_abs_difference_to_monai"] = float(
                 np.abs(monai["probability"][0] - exact["probability"][0]).max()
             )
-        exact = run_way("ours", 1, options, crops, folder)
-        schemes = [run_way("ours", step, options, crops, folder) for step in STEPS]
+        exact = run_way("ours", EXACT, options, crops, folder)
+        schemes = [run_way("ours", scheme, options, crops, folder) for scheme in SCHEMES]
         rows = compare_schemes(exact, schemes, truths)
     for row in rows:
-        print("  ".join(f"{key} {value:.5g}" for key, value in row.items()))
-    chosen = next(row for row in rows if row["step"] == default)
+        print("  ".join(f"{k} {v:.5g}" if k != "scheme" else f"{v:20s}" for k, v in row.items()))
+    chosen = next(row for row in rows if row["scheme"] == default)
     result |= {
         "dice_default_vs_step1_min": chosen["dice_vs_step1_min"],
         "schemes": rows,
@@ -305,7 +314,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        way, step, model, threads, out, *crops = sys.argv[2:]
-        worker(way, int(step), model, int(threads), crops, out)
+        way, scheme, model, threads, out, *crops = sys.argv[2:]
+        worker(way, scheme, model, int(threads), crops, out)
     else:
         main()

@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
+from hipqct import predict
 from hipqct.errors import ModelError
 from hipqct.image import Image
 from hipqct.io.hdf5 import read_probability, write_roi
@@ -85,3 +86,67 @@ def test_the_file_holds_bytes(tmp_path, model_dir):
     segment(tmp_path, model_dir)
     with h5py.File(tmp_path / "probability.h5") as file:
         assert [dataset.dtype for dataset in file.values()] == [np.uint8]
+
+
+def study(folder, hips):
+    for subject, side in hips:
+        write_roi(make_roi(side), folder / subject / side / "roi.h5", {"side": side})
+
+
+def run(folder, model_dir, subject, side="left", step=2, **options):
+    hip = folder / subject / side
+    windows = (step, "uniform", "as-is")
+    segment_femur(hip / "roi.h5", hip / "probability.h5", model_dir, *windows, "auto", 1, **options)
+    return read_probability(hip / "probability.h5")
+
+
+@pytest.fixture()
+def loads(monkeypatch):
+    """How often the network is made ready."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    made, load_engine = [], predict.load_engine
+    monkeypatch.setattr(predict, "load_engine", lambda *a: made.append(a) or load_engine(*a))
+    return made
+
+
+def test_one_load_serves_the_hips_that_wait(tmp_path, model_dir, loads):
+    hips = [("A", "left"), ("A", "right"), ("B", "left"), ("C", "left")]
+    study(tmp_path, hips)
+    run(tmp_path, model_dir, "A", hips_ahead=8)
+    assert len(list(tmp_path.glob("*/*/.ahead.probability.h5"))) == 3
+    assert not list(tmp_path.glob("[BC]/*/probability.h5")) and not list(tmp_path.glob("*/*/*.claim"))
+    ahead, facts = run(tmp_path, model_dir, "A", "right")
+    assert len(loads) == 1 and facts["side"] == "right"
+    assert not (tmp_path / "A/right/.ahead.probability.h5").exists()
+    (tmp_path / "A/right/probability.h5").unlink()
+    alone, _ = run(tmp_path, model_dir, "A", "right")
+    assert len(loads) == 2
+    np.testing.assert_array_equal(ahead.array, alone.array)
+
+
+def test_what_was_computed_ahead_of_a_change_is_not_taken(tmp_path, model_dir, loads):
+    study(tmp_path, [("A", "left"), ("B", "left"), ("C", "left")])
+    run(tmp_path, model_dir, "A", hips_ahead=8)
+    _, facts = run(tmp_path, model_dir, "B", step=4)
+    assert len(loads) == 2 and facts["step"] == 4
+    other = make_roi()
+    write_roi(other.with_array(other.array[::-1].copy()), tmp_path / "C/left/roi.h5", {"side": "left"})
+    run(tmp_path, model_dir, "C")
+    assert len(loads) == 3
+    assert not list(tmp_path.glob("*/*/.ahead.probability.h5"))
+
+
+def test_a_bad_crop_harms_no_other_hip(tmp_path, model_dir, loads):
+    study(tmp_path, [("A", "left"), ("C", "left")])
+    write_roi(make_roi(spacing_mm=(0.7, 0.7, 3.0)), tmp_path / "B/left/roi.h5", {"side": "left"})
+    run(tmp_path, model_dir, "A", hips_ahead=8)
+    run(tmp_path, model_dir, "C")
+    assert len(loads) == 1
+    with pytest.raises(ModelError, match=r"has voxels of 0\.7"):
+        run(tmp_path, model_dir, "B")
+
+
+def test_on_the_cpu_a_job_keeps_to_its_own_hip(tmp_path, model_dir, loads):
+    study(tmp_path, [("A", "left"), ("B", "left")])
+    run(tmp_path, model_dir, "A")
+    assert not list(tmp_path.glob("*/*/.ahead*"))

@@ -1,51 +1,152 @@
 """From a hip's crop to the probability of femur."""
 
+import hashlib
 import logging
+import os
+import time
 from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
-from hipqct.io.hdf5 import read_roi, write_probability
+from hipqct import revisions
+from hipqct.errors import ScanError
+from hipqct.io.files import replace_when_done
+from hipqct.io.hdf5 import read_probability, read_roi, write_probability
 from hipqct.io.models import check_spacing, read_model
 
 log = logging.getLogger(__name__)
 
+# A job that has started TensorFlow on a GPU (some 15 s) goes on with so many hips that wait for it.
+HIPS_AHEAD = 31
+AHEAD = ".ahead.{}"  # their results wait under this name, for each hip's own job to take
+CLAIM_S = 3600  # a claim older than this was left by a job that died
+
 
 def segment_femur(
-    roi_path, probability_path, model_dir, step: int | str, blend: str, ends: str, device: str, threads: int
+    roi_path,
+    probability_path,
+    model_dir,
+    step: int | str,
+    blend: str,
+    ends: str,
+    device: str,
+    threads: int,
+    hips_ahead: int | None = None,
 ) -> None:
     """Run the V-Net over a crop (roi.h5) and write the probability map (probability.h5) on the same grid.
 
     Right hips are mirrored across the sagittal plane for the network, which knows left femurs only, and the
     result is mirrored back.
 
+    A job on a GPU then computes other hips ahead whose crops are there and whose results are not, so that
+    the network is loaded once for many. Each is left beside its crop; that hip's own job takes it if crop,
+    model and settings are still the same, else computes it itself. A hip that fails ahead fails in its own
+    job only.
+
     Args:
         model_dir: folder with plan.json and weights.h5.
         step, blend, ends: how windows are placed and averaged, see `hipqct.predict.predict_probability`.
         device: ``auto``, ``cpu`` or ``gpu``.
         threads: CPU threads to use.
+        hips_ahead: how many other hips to compute; by default `HIPS_AHEAD` on a GPU and none on the CPU,
+            whose engine starts in a second.
 
     Raises:
         ModelError: the model is missing or does not fit the crop, or there is no such device.
     """
-    from hipqct.predict import load_engine, predict_probability
+    from hipqct.predict import load_engine
 
-    roi, facts = read_roi(roi_path)
+    roi_path, probability_path = Path(roi_path), Path(probability_path)
     plan, weights = read_model(model_dir)
-    check_spacing(roi, plan, roi_path)
-    engine = load_engine(plan["network"], weights, device, threads)
-    mirror = slice(None, None, -1 if facts["side"] != plan["side"] else 1)
-    left = np.ascontiguousarray(roi.array[mirror])
-    probability = predict_probability(engine, left, plan, step, blend, ends)[mirror]
-    attributes = {
-        "side": facts["side"],
-        "device": engine.device,
-        "engine": engine.name,
+    settings = {
         "step": step,
         "blend": blend,
         "ends": ends,
         "model": plan["name"],
         "weights_sha256": plan["weights_sha256"],
+        "revision": revisions.SEGMENT_FEMUR,
     }
+    if device != "cpu" and _take(roi_path, probability_path, settings):
+        return
+    engine = load_engine(plan["network"], weights, device, threads)
+    _segment(engine, plan, settings, roi_path, probability_path)
+    if hips_ahead is None:
+        hips_ahead = 0 if engine.device == "cpu" else HIPS_AHEAD
+    for other in islice(_waiting(roi_path, probability_path.name), hips_ahead):
+        _segment_ahead(engine, plan, settings, other, other.with_name(probability_path.name))
+
+
+def _segment(engine, plan: dict, settings: dict, roi_path: Path, probability_path: Path) -> None:
+    from hipqct.predict import predict_probability
+
+    roi, facts = read_roi(roi_path)
+    check_spacing(roi, plan, roi_path)
+    windows = (settings["step"], settings["blend"], settings["ends"])
+    mirror = slice(None, None, -1 if facts["side"] != plan["side"] else 1)
+    left = np.ascontiguousarray(roi.array[mirror])
+    probability = predict_probability(engine, left, plan, *windows)[mirror]
+    made = {"side": facts["side"], "device": engine.device, "engine": engine.name}
+    attributes = settings | made | {"roi_sha256": _sha256(roi_path)}
     write_probability(replace(roi, array=probability), probability_path, attributes)
-    log.info("Probability of %s: mean %.4f, step %s", roi_path, float(probability.mean()), step)
+    log.info("Probability of %s: mean %.4f, windows %s", roi_path, float(probability.mean()), windows)
+
+
+def _waiting(roi_path: Path, name: str):
+    """Crops of other hips of this study that have no result that is newer, in no particular order."""
+    for other in roi_path.parents[2].glob(f"*/*/{roi_path.name}"):
+        result, ahead = other.with_name(name), other.with_name(AHEAD.format(name))
+        if other != roi_path and not any(_is_newer(path, other) for path in (result, ahead)):
+            yield other
+
+
+def _is_newer(path: Path, than: Path) -> bool:
+    try:
+        return path.stat().st_mtime_ns >= than.stat().st_mtime_ns
+    except FileNotFoundError:
+        return False
+
+
+def _segment_ahead(engine, plan: dict, settings: dict, roi_path: Path, probability_path: Path) -> None:
+    """Compute a hip for its own job to take, unless another job is at it; an error is that job's to tell."""
+    ahead = probability_path.with_name(AHEAD.format(probability_path.name))
+    claim = ahead.with_suffix(".claim")
+    try:
+        if claim.exists() and time.time() - claim.stat().st_mtime > CLAIM_S:
+            claim.unlink()
+        os.close(os.open(claim, os.O_CREAT | os.O_EXCL))
+    except OSError:
+        return
+    try:
+        _segment(engine, plan, settings, roi_path, ahead)
+        if _is_newer(probability_path, roi_path):
+            ahead.unlink()
+    except Exception as error:
+        log.warning("%s could not be computed ahead, its own job will tell: %s", roi_path, error)
+    finally:
+        claim.unlink(missing_ok=True)
+
+
+def _take(roi_path: Path, probability_path: Path, settings: dict) -> bool:
+    """Whether a result computed ahead was of this very crop, model and settings, and is now this hip's."""
+    ahead = probability_path.with_name(AHEAD.format(probability_path.name))
+    if not ahead.exists():
+        return False
+    try:
+        _, facts = read_probability(ahead)
+    except ScanError:
+        facts = {}
+    wanted = settings | {"roi_sha256": _sha256(roi_path)}
+    if any(facts.get(key) != value for key, value in wanted.items()):
+        ahead.unlink()
+        return False
+    with replace_when_done(probability_path) as temporary:
+        ahead.replace(temporary)
+        temporary.touch()
+    log.info("Computed ahead by another job: %s on %s", facts["engine"], facts["device"])
+    return True
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
