@@ -8,7 +8,7 @@ from hipqct import predict
 from hipqct.errors import ModelError
 from hipqct.image import Image
 from hipqct.io.hdf5 import read_probability, write_roi
-from hipqct.io.models import write_model
+from hipqct.io.models import read_model, write_model
 from hipqct.network import PAPER, weight_shapes
 from hipqct.steps.segmentation import segment_femur
 
@@ -44,7 +44,7 @@ def make_roi(side="left", spacing_mm=(0.8, 0.8, 3.0)) -> Image:
 
 def segment(folder, model_dir, side="left", **geometry):
     write_roi(make_roi(side, **geometry), folder / "roi.h5", {"side": side})
-    segment_femur(folder / "roi.h5", folder / "probability.h5", model_dir, 2, "uniform", "as-is", "cpu", 1)
+    segment_femur(folder / "roi.h5", folder / "probability.h5", [model_dir], 2, "uniform", "as-is", "cpu", 1)
     return read_probability(folder / "probability.h5")
 
 
@@ -79,13 +79,28 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path, model_dir, monkeypatch):
     write_roi(make_roi(), tmp_path / "roi.h5", {"side": "left"})
     with pytest.raises(ModelError, match="no GPU can be seen"):
         out = tmp_path / "probability.h5"
-        segment_femur(tmp_path / "roi.h5", out, model_dir, 1, "uniform", "as-is", "gpu", 1)
+        segment_femur(tmp_path / "roi.h5", out, [model_dir], 1, "uniform", "as-is", "gpu", 1)
 
 
 def test_the_file_holds_bytes(tmp_path, model_dir):
     segment(tmp_path, model_dir)
     with h5py.File(tmp_path / "probability.h5") as file:
         assert [dataset.dtype for dataset in file.values()] == [np.uint8]
+
+
+def test_several_models_are_averaged(tmp_path, model_dir):
+    other_dir = tmp_path / "other"
+    weights = {name: -array for name, array in read_model(model_dir)[1].items()}
+    write_model(other_dir, PLAN | {"name": "other"}, weights)
+    write_roi(make_roi(), tmp_path / "roi.h5", {"side": "left"})
+    maps = []
+    for models in ([model_dir], [other_dir], [model_dir, other_dir]):
+        segment_femur(tmp_path / "roi.h5", tmp_path / "p.h5", models, 2, "uniform", "as-is", "cpu", 1)
+        probability, facts = read_probability(tmp_path / "p.h5")
+        maps.append(probability.array)
+    assert np.abs(maps[0] - maps[1]).max() > 0.1
+    np.testing.assert_allclose(maps[2], (maps[0] + maps[1]) / 2, atol=1 / 255)
+    assert facts["model"] == "tiny, other" and len(facts["weights_sha256"].split(", ")) == 2
 
 
 def study(folder, hips):
@@ -96,7 +111,7 @@ def study(folder, hips):
 def run(folder, model_dir, subject, side="left", step=2, **options):
     hip = folder / subject / side
     windows = (step, "uniform", "as-is")
-    segment_femur(hip / "roi.h5", hip / "probability.h5", model_dir, *windows, "auto", 1, **options)
+    segment_femur(hip / "roi.h5", hip / "probability.h5", [model_dir], *windows, "auto", 1, **options)
     return read_probability(hip / "probability.h5")
 
 

@@ -55,7 +55,8 @@ def _resampling(facts: dict) -> str:
 def _network(facts: dict | None) -> str:
     if not facts:
         return "not recorded"
-    model = f"{facts['model']} (weights {facts['weights_sha256'][:SHORT_HASH]})"
+    hashes = ", ".join(sha256[:SHORT_HASH] for sha256 in facts["weights_sha256"].split(", "))
+    model = f"{facts['model']} (weights {hashes})"
     windows = f"window step {facts['step']}, {facts['blend']} blend, ends {facts['ends']}"
     return f"{model}, {windows}, {facts['engine']} on {facts['device']}"
 

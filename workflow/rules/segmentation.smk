@@ -1,13 +1,17 @@
 """From the crop of a hip to the femur's mask, its volume and density, and what to look at."""
 
-MODEL = Path(os.path.relpath(PROJECT / config["segment"]["model"]))
+chosen = config["segment"]["model"]
+MODELS = [
+    Path(os.path.relpath(PROJECT / folder))
+    for folder in ([chosen] if isinstance(chosen, str) else chosen)
+]
 
 
 rule segment_femur:
     input:
         roi=rules.crop_hip.output.roi,
-        plan=MODEL / "plan.json",
-        weights=MODEL / "weights.h5",
+        plans=[model / "plan.json" for model in MODELS],
+        weights=[model / "weights.h5" for model in MODELS],
     output:
         probability="<side>/probability.h5",
     log:

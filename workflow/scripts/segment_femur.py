@@ -6,5 +6,5 @@ from hipqct.smk import step
 from hipqct.steps.segmentation import segment_femur
 
 with step(snakemake):
-    i, p, model = snakemake.input, snakemake.params, Path(snakemake.input.plan).parent
-    segment_femur(i.roi, *snakemake.output, model, *p.windows, p.device, snakemake.threads)
+    i, p, models = snakemake.input, snakemake.params, [Path(plan).parent for plan in snakemake.input.plans]
+    segment_femur(i.roi, *snakemake.output, models, *p.windows, p.device, snakemake.threads)

@@ -27,7 +27,7 @@ CLAIM_S = 3600  # a claim older than this was left by a job that died
 def segment_femur(
     roi_path,
     probability_path,
-    model_dir,
+    model_dirs,
     step: int | str,
     blend: str,
     ends: str,
@@ -46,7 +46,7 @@ def segment_femur(
     job only.
 
     Args:
-        model_dir: folder with plan.json and weights.h5.
+        model_dirs: folders with plan.json and weights.h5; the probabilities of several models are averaged.
         step, blend, ends: how windows are placed and averaged, see `hipqct.predict.predict_probability`.
         device: ``auto``, ``cpu`` or ``gpu``.
         threads: CPU threads to use.
@@ -59,34 +59,36 @@ def segment_femur(
     from hipqct.predict import load_engine
 
     roi_path, probability_path = Path(roi_path), Path(probability_path)
-    plan, weights = read_model(model_dir)
+    models = [read_model(folder) for folder in model_dirs]
     settings = {
         "step": step,
         "blend": blend,
         "ends": ends,
-        "model": plan["name"],
-        "weights_sha256": plan["weights_sha256"],
+        "model": ", ".join(plan["name"] for plan, _ in models),
+        "weights_sha256": ", ".join(plan["weights_sha256"] for plan, _ in models),
         "revision": revisions.SEGMENT_FEMUR,
     }
     if device != "cpu" and _take(roi_path, probability_path, settings):
         return
-    engine = load_engine(plan["network"], weights, device, threads)
-    _segment(engine, plan, settings, roi_path, probability_path)
+    networks = [(load_engine(plan["network"], weights, device, threads), plan) for plan, weights in models]
+    _segment(networks, settings, roi_path, probability_path)
     if hips_ahead is None:
-        hips_ahead = 0 if engine.device == "cpu" else HIPS_AHEAD
+        hips_ahead = 0 if networks[0][0].device == "cpu" else HIPS_AHEAD
     for other in islice(_waiting(roi_path, probability_path.name), hips_ahead):
-        _segment_ahead(engine, plan, settings, other, other.with_name(probability_path.name))
+        _segment_ahead(networks, settings, other, other.with_name(probability_path.name))
 
 
-def _segment(engine, plan: dict, settings: dict, roi_path: Path, probability_path: Path) -> None:
+def _segment(networks: list, settings: dict, roi_path: Path, probability_path: Path) -> None:
     from hipqct.predict import predict_probability
 
     roi, facts = read_roi(roi_path)
-    check_spacing(roi, plan, roi_path)
     windows = (settings["step"], settings["blend"], settings["ends"])
-    mirror = slice(None, None, -1 if facts["side"] != plan["side"] else 1)
-    left = np.ascontiguousarray(roi.array[mirror])
-    probability = predict_probability(engine, left, plan, *windows)[mirror]
+    probability = np.zeros(roi.shape, np.float32)
+    for engine, plan in networks:
+        check_spacing(roi, plan, roi_path)
+        mirror = slice(None, None, -1 if facts["side"] != plan["side"] else 1)
+        left = np.ascontiguousarray(roi.array[mirror])
+        probability += predict_probability(engine, left, plan, *windows)[mirror] / len(networks)
     made = {"side": facts["side"], "device": engine.device, "engine": engine.name}
     attributes = settings | made | {"roi_sha256": _sha256(roi_path)}
     write_probability(replace(roi, array=probability), probability_path, attributes)
@@ -108,7 +110,7 @@ def _is_newer(path: Path, than: Path) -> bool:
         return False
 
 
-def _segment_ahead(engine, plan: dict, settings: dict, roi_path: Path, probability_path: Path) -> None:
+def _segment_ahead(networks: list, settings: dict, roi_path: Path, probability_path: Path) -> None:
     """Compute a hip for its own job to take, unless another job is at it; an error is that job's to tell."""
     ahead = probability_path.with_name(AHEAD.format(probability_path.name))
     claim = ahead.with_suffix(".claim")
@@ -119,7 +121,7 @@ def _segment_ahead(engine, plan: dict, settings: dict, roi_path: Path, probabili
     except OSError:
         return
     try:
-        _segment(engine, plan, settings, roi_path, ahead)
+        _segment(networks, settings, roi_path, ahead)
         if _is_newer(probability_path, roi_path):
             ahead.unlink()
     except Exception as error:
