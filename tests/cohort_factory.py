@@ -100,7 +100,7 @@ class Results:
         self.write(hip.subject, side, "{side}/bone.json", {"network": NETWORK})
         self.write(hip.subject, side, "resampled.json", {"method": "area", "phase": "slab-centred"})
         self.write(hip.subject, side, "{side}/mesh/mesh.json", {"flags": []})
-        self.write(hip.subject, side, "scan.json", {"synthetic": hip.phantom})
+        self.write(hip.subject, side, "scan.json", {"flags": []})
         if hip.error_percent is not None:
             evaluation = {
                 "dice": 0.985 - abs(hip.error_percent) / 400,

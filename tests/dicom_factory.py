@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pydicom
 import SimpleITK as sitk
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
@@ -47,6 +48,9 @@ def write_series(folder: Path, points_mm=None, hu=None, names=None, change=None,
         "StudyInstanceUID": generate_uid(),
         "SeriesNumber": 3,
     } | tags
+    unknown = [keyword for keyword in common if tag_for_keyword(keyword) is None]
+    if unknown:
+        raise TypeError(f"no DICOM keywords: {unknown}")
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for k in range(count):

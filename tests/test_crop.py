@@ -3,12 +3,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from hipqct.crop import crop_roi, locate_hip
-from hipqct.errors import AnatomyError
+from hipqct.errors import AnatomyError, SheetError
 from hipqct.image import Image
+from hipqct.io.hdf5 import read_roi
+from hipqct.io.images import write_image
 from hipqct.phantom.generate import generate_phantom
 from hipqct.phantom.parameters import sample_parameters
+from hipqct.steps.image import crop_hip
 
 HALF_CROP_MM = 192 * 0.8 / 2
 
@@ -118,6 +122,28 @@ def test_crop_lies_where_it_says_and_is_interpolated_linearly():
     np.testing.assert_allclose(roi.to_world((7.5, 7.5, 0)), center_mm, atol=1e-9)
     x, y, z = np.moveaxis(roi.to_world(np.moveaxis(np.indices(roi.shape), 0, -1)), -1, 0)
     np.testing.assert_allclose(roi.array, 10 * x + 3 * y + z, atol=1.01)
+
+
+@pytest.mark.parametrize("tilt_deg", [(0.05, 0.05, 0), (2, 1, 0), (10, -7, 5)])
+def test_a_crop_of_an_oblique_scan(tilt_deg):
+    ct = ramp(direction=Rotation.from_euler("xyz", tilt_deg, degrees=True).as_matrix())
+    center_mm = ct.to_world((20, 14, 2))
+    roi = crop_roi(ct, center_mm, pixels=16, pixel_mm=0.8)
+    x, y, z = np.moveaxis(roi.to_world(np.moveaxis(np.indices(roi.shape), 0, -1)), -1, 0)
+    np.testing.assert_allclose(roi.array, 10 * x + 3 * y + z, atol=1.01)
+
+
+def test_a_centre_of_the_sheet_is_taken_on_its_own_side_only(phantom, tmp_path):
+    write_image(phantom.ct, tmp_path / "ct.nii.gz")
+    center_mm = tuple(phantom.left_femur.to_world(np.argwhere(phantom.left_femur.array).mean(0)).tolist())
+    crop_hip(tmp_path / "ct.nii.gz", tmp_path / "roi.h5", "left", 96, 0.8, center_mm)
+    roi, facts = read_roi(tmp_path / "roi.h5")
+    assert roi.to_world((47.5, 47.5, 0))[:2] == pytest.approx(center_mm[:2])
+    assert facts["center_from"] == "sample sheet"
+    for side, center in (("right", center_mm), ("left", (900.0, 0.0, 0.0))):
+        with pytest.raises(SheetError, match=f"center_{side} .* lies o"):
+            crop_hip(tmp_path / "ct.nii.gz", tmp_path / "other.h5", side, 96, 0.8, center)
+    assert not (tmp_path / "other.h5").exists()
 
 
 def test_raw_pixels_are_the_scans_own():

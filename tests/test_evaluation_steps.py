@@ -56,7 +56,7 @@ def hip(tmp_path_factory):
     probability = (1 / (1 + np.exp(-2 * depth_mm(box)))).astype(np.float32)
     write_probability(box.with_array(probability), f.probability, {"side": "left", "model": "toy", "step": 8})
     threshold_bone(f.probability, f.resampled, f.ct, f.mask, f.native, f.bone)
-    write_json({"synthetic": False}, f.scan)
+    write_json({"flags": []}, f.scan)
     measure_volume(f.mask, f.resampled, f.bone, f.scan, f.volume, **CALIBRATION)
     evaluate_mask(f.mask, f.roi, f.reference, f.evaluation)
     return f
@@ -109,11 +109,20 @@ def test_without_calibration_there_is_no_density(hip, tmp_path):
     assert "no density" in caption("left", volume) and "uncalibrated" in caption("left", volume)
 
 
-def test_a_phantom_is_called_synthetic(hip, tmp_path):
-    write_json({"synthetic": True}, tmp_path / "scan.json")
+def test_flags_of_the_scan_are_kept(hip, tmp_path):
+    write_json({"flags": ["synthetic", "metal"]}, tmp_path / "scan.json")
     volume_path = tmp_path / "volume.json"
     measure_volume(hip.mask, hip.resampled, hip.bone, tmp_path / "scan.json", volume_path, **CALIBRATION)
-    assert read_json(volume_path)["flags"] == ["synthetic"]
+    assert read_json(volume_path)["flags"] == ["synthetic", "metal"]
+
+
+def test_a_reference_of_both_femurs_is_refused(hip, tmp_path):
+    reference = read_image(hip.reference)
+    labels = reference.array.astype(np.uint8)
+    labels[:5] = 2
+    write_image(reference.with_array(labels), tmp_path / "labels.nii.gz")
+    with pytest.raises(ScanError, match=r"labels\.nii\.gz holds 2 values above 0 \(1, 2\)"):
+        evaluate_mask(hip.mask, hip.roi, tmp_path / "labels.nii.gz", tmp_path / "e.json")
 
 
 def test_a_calibration_in_grams_and_an_empty_mask_are_refused(hip, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from hipqct.errors import ModelError
 from hipqct.image import Image
-from hipqct.io.models import check_spacing, read_model, read_plan, read_weights, write_model, write_weights
+from hipqct.io.models import check_crop, read_model, read_plan, read_weights, write_model, write_weights
 from hipqct.network import PAPER, weight_shapes
 
 TINY = PAPER | {"filters": [2, 3, 4, 5], "batch_norm": True}
@@ -104,11 +104,19 @@ def test_weights_of_another_network_are_not_written(tmp_path):
 
 @pytest.mark.parametrize("spacing_mm", [(0.8, 0.8, 3.0), (0.801, 0.799, 3.02)])
 def test_the_plans_spacing_is_accepted(spacing_mm):
-    check_spacing(Image(np.zeros((8, 8, 8)), spacing_mm), PLAN, "roi.h5")
+    check_crop(Image(np.zeros((*PLAN["window"][:2], 8)), spacing_mm), PLAN, "roi.h5")
 
 
 @pytest.mark.parametrize("spacing_mm", [(0.9, 0.8, 3.0), (0.8, 0.8, 2.0)])
 def test_another_spacing_is_refused_with_both_numbers(spacing_mm):
     text = " x ".join(f"{mm:g}" for mm in spacing_mm)
     with pytest.raises(ModelError, match=rf"roi.h5 has voxels of {text} mm but .* needs 0.8 x 0.8 x 3 mm"):
-        check_spacing(Image(np.zeros((8, 8, 8)), spacing_mm), PLAN, "roi.h5")
+        check_crop(Image(np.zeros((*PLAN["window"][:2], 8)), spacing_mm), PLAN, "roi.h5")
+
+
+def test_a_crop_of_another_size_is_refused():
+    x, y, _ = PLAN["window"]
+    with pytest.raises(
+        ModelError, match=rf"roi.h5 is {x} x {y - 8} pixels .* needs {x} x {y}: set crop/pixels"
+    ):
+        check_crop(Image(np.zeros((x, y - 8, 8)), (0.8, 0.8, 3.0)), PLAN, "roi.h5")

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from hipqct.errors import ScanError
 from hipqct.image import Image
@@ -74,6 +75,19 @@ def test_a_band_limited_wave_is_reproduced_by_the_stack_method():
     low, high = (np.pi * waves * (centers_mm + 1 + edge) / height_mm for edge in (-1.5, 1.5))
     exact = (np.sin(high) - np.sin(low)) / (high - low)
     np.testing.assert_allclose(stack_weights(slices, spacing_mm, centers_mm, 3.0) @ values, exact, atol=1e-12)
+
+
+@pytest.mark.parametrize("spacing_mm", [1.99, 2.01])
+def test_slices_that_are_not_quite_2_mm_apart_keep_their_place(spacing_mm):
+    z_mm = spacing_mm * np.arange(99)
+    values = 2000 * np.exp(-(((z_mm - 170) / 9) ** 2))
+    ct = Image(np.tile(values, (3, 3, 1)), (1.0, 1.0, spacing_mm))
+    resampled, _ = resample_slices(ct, method="fourier-group3")
+    assert resampled.spacing_mm[2] == pytest.approx(1.5 * spacing_mm)
+    (_, _, before), (_, _, after) = (
+        image.to_world(ndimage.center_of_mass(image.array.astype(float))) for image in (ct, resampled)
+    )
+    assert after == pytest.approx(before, abs=0.05)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -169,5 +183,10 @@ def test_a_mask_on_its_own_grid_and_outside_it():
     rng = np.random.default_rng(7)
     mask = Image(rng.random((9, 8, 7)) > 0.5, (0.8, 0.8, 3.0), (1, 2, 3))
     np.testing.assert_array_equal(resample_mask_slices(mask, mask).array, mask.array)
+    turn = Rotation.from_euler("xyz", (1, -2, 3), degrees=True).as_matrix()
+    oblique = Image(mask.array, mask.spacing_mm, mask.origin_mm, turn)
+    barely_off = Image(mask.array, mask.spacing_mm, mask.origin_mm, turn @ np.diag([1, 1, 1 + 2e-6]))
+    np.testing.assert_array_equal(resample_mask_slices(barely_off, oblique).array, mask.array)
+    np.testing.assert_array_equal(resample_to(oblique, oblique).array, mask.array)
     far = Image(np.zeros((4, 4, 4)), (1, 1, 1), (500, 0, 0))
     assert not resample_mask_slices(mask, far).array.any()

@@ -60,6 +60,15 @@ def test_nifti_scaled_by_its_header_is_in_hu(tmp_path):
     np.testing.assert_array_equal(read_scan(tmp_path / "scan.nii")[0].array, hu)
 
 
+@pytest.mark.parametrize("scaling", [(0.0, 5.0), (1.0, np.nan)])
+def test_nifti_whose_scaling_can_be_read_two_ways_is_refused(tmp_path, scaling):
+    write_image(scan_image(), tmp_path / "scan.nii")
+    content = bytearray((tmp_path / "scan.nii").read_bytes())
+    content[112:120] = np.array(scaling, "<f4").tobytes()
+    (tmp_path / "scan.nii").write_bytes(content)
+    assert "scl_slope" in refusal(tmp_path / "scan.nii")
+
+
 def test_floats_are_rounded_and_nan_is_refused(tmp_path):
     hu = scan_image().array + np.float32(0.3)
     write_image(scan_image(hu), tmp_path / "scan.nii.gz")
@@ -71,6 +80,37 @@ def test_floats_are_rounded_and_nan_is_refused(tmp_path):
     for name in ("scan.nii.gz", "scan.nii", "scan.nrrd", "scan.mha"):
         write_image(scan_image(hu), tmp_path / name)
         assert refusal(tmp_path / name).startswith(f"{name} has 2 voxel(s) that are NaN or infinite")
+
+
+def test_nan_at_the_very_end_of_a_file_of_odd_length_is_refused(tmp_path):
+    hu = np.pad(scan_image().array, ((0, 1), (0, 1), (0, 1)), mode="edge").astype(np.float32)
+    assert hu.size % 2 == 1
+    hu[-1, -1, -1] = np.nan
+    write_image(scan_image(hu), tmp_path / "scan.nii")
+    assert "1 voxel(s) that are NaN" in refusal(tmp_path / "scan.nii")
+
+
+@pytest.mark.parametrize("key", ["ElementSpacing", "Offset", "TransformMatrix"])
+def test_a_metaimage_without_geometry_is_refused(tmp_path, key):
+    write_image(scan_image(), tmp_path / "scan.mha")
+    lines = (tmp_path / "scan.mha").read_bytes().split(b"\n")
+    kept = [line for line in lines if not line.startswith(key.encode())]
+    assert len(kept) == len(lines) - 1
+    (tmp_path / "scan.mha").write_bytes(b"\n".join(kept))
+    assert f"scan.mha has no {key}" in refusal(tmp_path / "scan.mha")
+
+
+def test_metal_and_other_warnings_become_flags(tmp_path):
+    hu = scan_image().array.copy()
+    hu[5:9, 5:9, 5:9] = 3071
+    write_image(scan_image(hu), tmp_path / "scan.nii.gz")
+    assert read_scan(tmp_path / "scan.nii.gz")[1]["flags"] == ["metal"]
+
+    def thin(k, dataset):
+        dataset.SliceThickness = 1.0
+
+    write_series(tmp_path / "gaps", change=thin)
+    assert read_scan(tmp_path / "gaps")[1]["flags"] == ["scan_warnings"]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +180,7 @@ def test_phantoms_are_known_by_their_header_or_the_truth_beside_them(tmp_path):
     (tmp_path / "truth" / "truth.json").touch()
     for kind in ("header", "truth"):
         import_scan(tmp_path / kind / "dicom", tmp_path / "ct.nii.gz", tmp_path / "scan.json")
-        assert json.loads((tmp_path / "scan.json").read_text())["synthetic"]
+        assert json.loads((tmp_path / "scan.json").read_text())["flags"] == ["synthetic"]
 
 
 @pytest.mark.parametrize("kind", ["classic", "enhanced"])
@@ -159,7 +199,8 @@ def test_nothing_that_identifies_is_written(tmp_path, kind):
     written = gzip.decompress((out / "ct.nii.gz").read_bytes())[:352].decode("latin-1")
     assert_silent(written + (out / "scan.json").read_text(), uid, study)
     facts = json.loads((out / "scan.json").read_text())
-    assert (facts["sex"], facts["age_years"], facts["kvp"], facts["synthetic"]) == ("F", 69, 120.0, False)
+    assert (facts["sex"], facts["age_years"], facts["kvp"]) == ("F", 69, 120.0)
+    assert facts["flags"] == (["scan_warnings"] if kind == "classic" else [])  # two series to choose from
     assert read_image(out / "ct.nii.gz").array.dtype == np.int16
 
 

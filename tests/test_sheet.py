@@ -97,3 +97,11 @@ def test_centres_and_references(folder):
     assert subject.center_mm == {"left": (92.5, -10.0, 640.0)}
     assert subject.reference == {"left": (folder / "left.nii.gz").resolve()}
     assert "give x,y,z in LPS millimetres" in faults(write(folder, "A\tscan\t\t92.5", header=header))
+    assert "give x,y,z in LPS millimetres" in faults(write(folder, "A\tscan\t\tnan,0,0", header=header))
+
+
+@pytest.mark.parametrize("series_uid", ["1.2.840.113619.2.55", "eb3af9b5943f"])
+def test_a_series_is_named_by_its_uid_or_by_its_hash_in_scan_json(folder, series_uid):
+    header = "subject\tscan\tseries_uid"
+    assert read_sheet(write(folder, f"A\tscan\t{series_uid}", header=header))[0].series_uid == series_uid
+    assert "give a DICOM UID" in faults(write(folder, "A\tscan\tseries 3", header=header))

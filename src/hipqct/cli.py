@@ -142,6 +142,8 @@ def _findings(subject) -> list[tuple[str, str]]:
         return check_scan(subject.scan, subject.series_uid) or [("ok", "")]
     except OSError as error:
         return [("error", f"{subject.scan} cannot be read: {error.strerror}")]
+    except Exception as error:  # one odd scan must not end the check of all
+        return [("error", f"{subject.scan} cannot be checked: unexpected {type(error).__name__}")]
 
 
 def write_phantom(options) -> None:

@@ -5,7 +5,7 @@ from scipy import ndimage
 
 from hipqct.errors import AnatomyError
 from hipqct.image import Image
-from hipqct.resample import AIR_HU, resample_to
+from hipqct.resample import AIR_HU
 
 COARSE_MM = 3.0  # the hip is looked for on voxels about this large
 BODY_HU = -300.0  # between fat and air
@@ -81,6 +81,17 @@ def locate_hip(ct: Image, side: str) -> np.ndarray:
         raise AnatomyError(_no_hip(side))
     index = _middle_of_femur(half, outermost.max(), step_mm, outward)
     return ct.to_world(index * factors + (factors - 1) / 2)
+
+
+def lies_on_side(ct: Image, center_mm, side: str) -> bool:
+    """Whether a position lies on that side of the body's midline; where one hip is in view, any does."""
+    coarse, factors = _coarsen(ct)
+    step_mm = factors * ct.spacing_mm
+    first, last = _body_columns(_find_bone(coarse, step_mm)[0])
+    if (last - first + 1) * step_mm[0] < TWO_HIPS_MM:
+        return True
+    middle = (first + last) / 2 * factors[0] + (factors[0] - 1) / 2
+    return bool((ct.to_index(center_mm)[0] - middle) * (1 if side == "left" else -1) > 0)
 
 
 def _no_hip(side: str) -> str:
@@ -248,12 +259,10 @@ def crop_roi(ct: Image, center_mm, pixels: int = 192, pixel_mm: float | None = 0
     if pixel_mm is None:
         return target.with_array(_cut(ct.array, first.astype(int), pixels))
     array = np.empty(shape, np.int16)
-    for z in range(ct.shape[2]):
-        slice_ct = Image(
-            ct.array[:, :, z : z + 1], ct.spacing_mm, tuple(ct.to_world((0, 0, z))), ct.direction
-        )
-        flat = Image(target.array[:, :, :1], spacing_mm, tuple(target.to_world((0, 0, z))), ct.direction)
-        array[:, :, z] = np.rint(resample_to(slice_ct, flat, fill=AIR_HU).array[:, :, 0])
+    for z in range(ct.shape[2]):  # slices stay where they are: plane by plane, no float copy of the scan
+        plane = ct.array[:, :, z].astype(np.float32)
+        cut = ndimage.affine_transform(plane, step, first, shape[:2], order=1, cval=AIR_HU)
+        array[:, :, z] = np.rint(cut)
     return target.with_array(array)
 
 

@@ -73,19 +73,22 @@ def surface_distances_mm(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distances from each surface voxel of ``a`` to the nearest of ``b``, and from ``b`` to ``a``, in mm.
 
-    A surface voxel belongs to the mask and has a face neighbour outside it; beyond the image counts as
-    outside. Distances run between voxel centres.
+    A surface voxel belongs to the mask and has a face neighbour outside it. Beyond the image nothing is
+    known: the cut face of a shaft that leaves the scan is no surface. Distances run between voxel centres.
 
     Raises:
-        ValueError: a mask is empty, or their shapes differ.
+        ValueError: a mask is empty or fills the image, or their shapes differ.
     """
     a, b = np.asarray(a, bool), np.asarray(b, bool)
     if a.shape != b.shape:
         raise ValueError(f"masks must have one shape, got {a.shape} and {b.shape}")
     if not (a.any() and b.any()):
         raise ValueError("surface distances need a voxel in each mask, got an empty mask")
-    box = ndimage.find_objects((a | b).astype(np.uint8))[0]
-    surfaces = [m & ~ndimage.binary_erosion(m) for m in (a[box], b[box])]
+    if a.all() or b.all():
+        raise ValueError("surface distances need a surface in each mask, got a mask that fills the image")
+    tight = ndimage.find_objects((a | b).astype(np.uint8))[0]
+    box = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in tight)
+    surfaces = [m & ~ndimage.binary_erosion(m, border_value=1) for m in (a[box], b[box])]
     to_a, to_b = (ndimage.distance_transform_edt(~surface, sampling=spacing_mm) for surface in surfaces)
     return to_b[surfaces[0]], to_a[surfaces[1]]
 

@@ -14,7 +14,7 @@ from hipqct.image import Image
 
 AIR_HU = -1024
 SLICE_RANGE_MM = (0.5, 5.0)
-# Scanners write 2-mm spacing as 1.99 or 2.01; over 100 slices this is 1 mm, a third of a new slice.
+# Scanners write 2-mm spacing as 1.99 or 2.01; the new slices are then 2.985 or 3.015 mm apart.
 GROUP_SPACING_MM, GROUP_TOLERANCE_MM = 2.0, 0.01
 GROUP_SLICES, GROUP_SAMPLES, GROUP_SLICE_MM = 3, 6, 3.0
 # A slab at the stack's upper end becomes a slice when at least this share of it lies in the scan.
@@ -25,9 +25,10 @@ ALIGNED = 1e-6  # largest difference of direction cosines between two grids with
 
 @dataclass(frozen=True)
 class SliceWeights:
-    """New slices as weighted sums of old ones: ``matrix`` (new, old), first new centre and facts."""
+    """New slices as weighted sums of old ones: ``matrix`` (new, old), spacing, first centre and facts."""
 
     matrix: np.ndarray
+    slice_mm: float
     first_center_mm: float
     facts: dict
 
@@ -64,7 +65,7 @@ def resample_slices(
             f"the slices are {spacing_mm:g} mm apart; resampling takes {SLICE_RANGE_MM[0]} to "
             f"{SLICE_RANGE_MM[1]} mm: choose a series with other slices"
         )
-    fits_group = abs(spacing_mm - GROUP_SPACING_MM) <= GROUP_TOLERANCE_MM and slice_mm == GROUP_SLICE_MM
+    fits_group = abs(spacing_mm - GROUP_SPACING_MM) < GROUP_TOLERANCE_MM + 1e-6 and slice_mm == GROUP_SLICE_MM
     if method == "auto":
         method = "fourier-group3" if fits_group else "area"
     if method == "fourier-group3" and not fits_group:
@@ -79,7 +80,7 @@ def resample_slices(
     resampled = replace(
         ct,
         array=_weigh_slices(ct.array, weights.matrix),
-        spacing_mm=(*ct.spacing_mm[:2], slice_mm),
+        spacing_mm=(*ct.spacing_mm[:2], weights.slice_mm),
         origin_mm=tuple(origin_mm),
     )
     facts = {"method": method, "slices_before": ct.shape[2], "slices_after": len(weights.matrix)}
@@ -93,10 +94,11 @@ def slice_weights(
     if phase not in ("samples", "slab-centred") or tail not in ("area", "drop"):
         raise ValueError(f"phase and tail must be as documented, got {phase!r} and {tail!r}")
     if method == "fourier-group3":
-        shift_mm = 0.0 if phase == "samples" else -0.5
+        shift = 0.0 if phase == "samples" else -0.25  # in slices
         groups = slices // GROUP_SLICES
-        first_mm, full = shift_mm + 1.0, 2 * groups
-        matrix = np.kron(np.eye(groups), group_matrix(shift_mm / GROUP_SPACING_MM))
+        slice_mm = GROUP_SLICES / 2 * spacing_mm  # what two new slices of a group of 1.99 or 2.01 mm have
+        first_mm, full = (shift + 0.5) * spacing_mm, 2 * groups
+        matrix = np.kron(np.eye(groups), group_matrix(shift))
         matrix = np.pad(matrix, ((0, 0), (0, slices - GROUP_SLICES * groups)))
         tail_slices = slices - GROUP_SLICES * groups
     elif method in ("fourier-stack", "area"):
@@ -115,7 +117,7 @@ def slice_weights(
     matrix = np.concatenate([matrix, area_weights(slices, spacing_mm, ends_mm, slice_mm)])
     lost_mm = max(0.0, top_mm - reached_mm - added * slice_mm)
     facts = {"phase": phase, "tail": tail, "tail_slices": tail_slices, "lost_mm": round(lost_mm, 6)}
-    return SliceWeights(matrix, first_mm, facts)
+    return SliceWeights(matrix, slice_mm, first_mm, facts)
 
 
 def group_matrix(shift: float) -> np.ndarray:
@@ -176,7 +178,8 @@ def resample_to(image: Image, target: Image, order: int = 1, fill: float = AIR_H
     Args:
         order: 0 nearest, 1 linear, 3 cubic spline.
     """
-    to_source = np.linalg.inv(image.affine) @ target.affine
+    # Rounded: an index of -1e-15, from the inverse of an oblique affine, would count as outside the image.
+    to_source = np.round(np.linalg.inv(image.affine) @ target.affine, 9)
     array = ndimage.affine_transform(
         image.array.astype(np.float32),
         to_source[:3, :3],

@@ -4,13 +4,13 @@ Snakemake does not see edits in this package. Raise a step's number when its res
 those below run again for everyone. A refactor that changes no number leaves it alone.
 """
 
-IMPORT_SCAN = 2
-RESAMPLE_CT = 1
-CROP_HIP = 2
+IMPORT_SCAN = 3
+RESAMPLE_CT = 2
+CROP_HIP = 3
 SEGMENT_FEMUR = 1
 THRESHOLD_BONE = 3
-MEASURE_VOLUME = 2
-EVALUATE_MASK = 1
+MEASURE_VOLUME = 3
+EVALUATE_MASK = 2
 EXPORT_MESH = 1
 DRAW_QC = 3
 AGGREGATE_COHORT = 2

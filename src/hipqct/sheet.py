@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ COLUMNS = (
 )
 REQUIRED = ("subject", "scan")
 SUBJECT = re.compile(r"[A-Za-z0-9_-]+")
-SERIES_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
+SERIES_UID = re.compile(r"[0-9]+(\.[0-9]+)+|[0-9a-f]{12}")  # or the short hash of scan.json
 
 # Wider than any scanner and phantom in use; a slope in g/cm3 (0.0008) or a swapped pair falls outside.
 SLOPE_RANGE_MG_CM3_PER_HU = (0.05, 15.0)
@@ -102,6 +103,8 @@ class _Row:
             return None
         try:
             x, y, z = (float(part) for part in text.split(","))
+            if not all(map(math.isfinite, (x, y, z))):
+                raise ValueError
         except ValueError:
             self.fault(column, f"{text!r}: give x,y,z in LPS millimetres, such as 92.5,-10,640")
             return None
@@ -190,7 +193,10 @@ def _read_subject(row: _Row, made_here: tuple[Path, ...]) -> Subject:
         row.fault("scan", "is empty; give a DICOM folder or an image file")
     series_uid = row.text("series_uid")
     if series_uid and not SERIES_UID.fullmatch(series_uid):
-        row.fault("series_uid", f"{series_uid!r}: give a DICOM UID, digits and points only")
+        row.fault(
+            "series_uid",
+            f"{series_uid!r}: give a DICOM UID (digits and points), or its 12 digits in scan.json",
+        )
     sides = SIDES[row.choice("side", tuple(SIDES)) or "left"]
     slope = row.number("slope", SLOPE_RANGE_MG_CM3_PER_HU, "mg/cm3 per HU")
     intercept = row.number("intercept", INTERCEPT_RANGE_MG_CM3, "mg/cm3")

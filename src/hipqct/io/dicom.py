@@ -192,7 +192,7 @@ def _hounsfield(stored: np.ndarray, part: Slice) -> tuple[np.ndarray, int]:
 def _facts(series: Series, slices: list[Slice]) -> dict:
     """What is worth knowing about the scan; nothing that leads back to a person."""
     header = series.headers[0]
-    sex, kvp = header.text("PatientSex").upper(), header.dataset.get("KVP")
+    sex = header.text("PatientSex").upper()
     words = {
         "manufacturer": header.text("Manufacturer"),
         "model": header.text("ManufacturerModelName"),
@@ -205,7 +205,7 @@ def _facts(series: Series, slices: list[Slice]) -> dict:
         "series": series.key,
         "series_number": series.number,
         **{name: without_identity(text, header.dataset) or None for name, text in words.items()},
-        "kvp": float(kvp) if kvp else None,
+        "kvp": header.number("KVP"),
         "slice_thickness_mm": slices[0].thickness_mm,
         "sex": sex if sex in ("F", "M") else None,
         "age_years": age_years(header),

@@ -67,6 +67,10 @@ class Header:
     dataset: pydicom.Dataset
     fault: str = ""
 
+    def number(self, keyword: str) -> float | None:
+        """An optional value as a number, None when absent or none."""
+        return optional_number(lambda: self.dataset.get(keyword))
+
     def text(self, keyword: str) -> str:
         """A value as one line of text, empty when absent; several values are joined by a backslash."""
         value = self.dataset.get(keyword)
@@ -245,7 +249,6 @@ def _slice(header: Header, frame: int, groups: list[pydicom.Dataset]) -> Slice:
         return array
 
     rescale = "PixelValueTransformationSequence"
-    thickness = look("PixelMeasuresSequence", "SliceThickness")
     kernel = look("CTReconstructionSequence", "ConvolutionKernel")
     return Slice(
         header=header,
@@ -257,6 +260,15 @@ def _slice(header: Header, frame: int, groups: list[pydicom.Dataset]) -> Slice:
         intercept=float(numbers(rescale, "RescaleIntercept", 1)[0]),
         rescale_type=str(look(rescale, "RescaleType") or ""),
         kernel=kernel if isinstance(kernel, str) else "\\".join(kernel or []),
-        thickness_mm=float(thickness) if thickness else None,
-        tilt_deg=float(look("CTAcquisitionDetailsSequence", "GantryDetectorTilt") or 0),
+        thickness_mm=optional_number(lambda: look("PixelMeasuresSequence", "SliceThickness")) or None,
+        tilt_deg=optional_number(lambda: look("CTAcquisitionDetailsSequence", "GantryDetectorTilt")) or 0.0,
     )
+
+
+def optional_number(look) -> float | None:
+    """What ``look()`` gives as a finite number; None when it gives nothing or the header holds no number."""
+    try:
+        value = float(look())
+    except (TypeError, ValueError):
+        return None
+    return value if np.isfinite(value) else None

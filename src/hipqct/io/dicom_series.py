@@ -66,7 +66,7 @@ class Series:
     @property
     def number(self) -> int | None:
         """SeriesNumber."""
-        number = self.headers[0].dataset.get("SeriesNumber")
+        number = self.headers[0].number("SeriesNumber")
         return None if number is None else int(number)
 
     @property

@@ -7,10 +7,17 @@ import numpy as np
 import SimpleITK as sitk
 
 from hipqct.errors import ScanError
-from hipqct.io.nifti_header import NIFTI_SUFFIXES, check_forms, is_nifti
+from hipqct.io.nifti_header import NIFTI_SUFFIXES, check_forms, check_scaling, is_nifti
 
 IMAGE_SUFFIXES = (*NIFTI_SUFFIXES, ".nrrd", ".nhdr", ".mha", ".mhd")
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+# Keys of MetaImage for spacing, place and axes, with the older names that ITK takes for them.
+META_GEOMETRY = (
+    ("ElementSpacing",),
+    ("Offset", "Origin", "Position"),
+    ("TransformMatrix", "Rotation", "Orientation"),
+)
+META_HEADER_BYTES = 16384
 COSINE_TOLERANCE = 1e-3  # moves the far edge of a 500-mm field of view by half a pixel
 
 
@@ -38,8 +45,8 @@ def read_image_header(path: Path) -> ImageHeader:
 
     Errors name the file without its folders, since those may carry a patient's name. Raises ScanError when
     the file cannot be read, is not one 3-D image of single values, has axes that are not perpendicular, or
-    leaves its place in doubt (NIfTI with no qform and sform or with two more than half a voxel apart,
-    NRRD without space).
+    leaves its place or values in doubt (NIfTI with no qform and sform, with two more than half a voxel apart,
+    or with an odd scaling, NRRD without space, MetaImage without spacing, offset or matrix).
     """
     if not path.is_file():
         raise ScanError(f"{path.name} is not there; check its path")
@@ -64,11 +71,25 @@ def read_image_header(path: Path) -> ImageHeader:
     header = ImageHeader(size, reader.GetSpacing()[:3], reader.GetOrigin()[:3], direction, pixel_type)
     if is_nifti(path):
         check_forms(path, LPS_TO_RAS @ header.affine, size)
+        check_scaling(path)
     if path.name.lower().endswith((".nrrd", ".nhdr")) and not reader.HasMetaDataKey("NRRD_space"):
         raise ScanError(
             f"{path.name} has no space field, so left and right cannot be told; export it with one"
         )
+    if path.name.lower().endswith((".mha", ".mhd")):
+        _check_metaimage(path)
     return header
+
+
+def _check_metaimage(path: Path) -> None:
+    """Refuse a MetaImage that leaves its geometry to defaults (1 mm, at 0, axial LPS)."""
+    with path.open("rb") as file:
+        head = file.read(META_HEADER_BYTES).split(b"ElementDataFile")[0].decode("latin-1")
+    keys = {line.split("=")[0].strip() for line in head.splitlines() if "=" in line}
+    missing = [names[0] for names in META_GEOMETRY if not keys & set(names)]
+    if missing:
+        lacking = " and no ".join(missing)
+        raise ScanError(f"{path.name} has no {lacking}, so its geometry is unknown; export it again")
 
 
 def _direction(path: Path, reader: sitk.ImageFileReader) -> np.ndarray:

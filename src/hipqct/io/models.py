@@ -121,8 +121,14 @@ def read_model(model_dir) -> tuple[dict, dict[str, np.ndarray]]:
     return plan, weights
 
 
-def check_spacing(roi: Image, plan: dict, roi_path) -> None:
-    """Refuse a crop whose pixels or slices are not those that the model was trained on (ModelError)."""
+def check_crop(roi: Image, plan: dict, roi_path) -> None:
+    """Refuse a crop whose size, pixels or slices are not those that the model was trained on (ModelError)."""
+    if list(roi.shape[:2]) != list(plan["window"][:2]):
+        found, wanted = (" x ".join(map(str, size[:2])) for size in (roi.shape, plan["window"]))
+        raise ModelError(
+            f"{roi_path} is {found} pixels but the model '{plan['name']}' needs {wanted}: set crop/pixels to "
+            "the model's, or choose a model trained for this."
+        )
     wanted_mm = (plan["pixel_mm"], plan["pixel_mm"], plan["slice_mm"])
     if not np.allclose(roi.spacing_mm, wanted_mm, rtol=SPACING_TOLERANCE, atol=0):
         found, wanted = (" x ".join(f"{mm:g}" for mm in spacing) for spacing in (roi.spacing_mm, wanted_mm))

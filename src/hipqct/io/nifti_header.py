@@ -22,6 +22,7 @@ LAYOUTS = {
         "bitpix": (72, "i2", 1),
         "pixdim": (76, "f4", 8),
         "vox_offset": (108, "f4", 1),
+        "scaling": (112, "f4", 2),
         "codes": (252, "i2", 2),
         "quatern": (256, "f4", 3),
         "qoffset": (268, "f4", 3),
@@ -33,6 +34,7 @@ LAYOUTS = {
         "dim": (16, "i8", 8),
         "pixdim": (104, "f8", 8),
         "vox_offset": (168, "i8", 1),
+        "scaling": (176, "f8", 2),
         "codes": (344, "i4", 2),
         "quatern": (352, "f8", 3),
         "qoffset": (376, "f8", 3),
@@ -70,6 +72,16 @@ def check_forms(path: Path, affine: np.ndarray, size: tuple[int, int, int]) -> N
             )
 
 
+def check_scaling(path: Path) -> None:
+    """Refuse scl_slope 0 (the standard: no scaling) with an intercept, which ITK adds, and half-set pairs."""
+    slope, intercept = _read_header(path)["scaling"]
+    if (slope == 0 and intercept != 0) or (np.isfinite(slope) and not np.isfinite(intercept)):
+        raise ScanError(
+            f"{path.name} has scl_slope {slope:g} and scl_inter {intercept:g}, which programs read "
+            "differently; export it again"
+        )
+
+
 def check_complete(path: Path) -> None:
     """Refuse a file that is cut short, damaged, or has NaN, which ITK's reader makes 0. Reads all of it."""
     header, bad = _read_header(path), 0
@@ -79,8 +91,10 @@ def check_complete(path: Path) -> None:
             there = len(file.read(int(header["vox_offset"][0])))
             while chunk := file.read(CHUNK_BYTES):
                 there += len(chunk)
-                if number and len(chunk) % 8 == 0:
-                    bad += int((~np.isfinite(np.frombuffer(chunk, header["order"] + number))).sum())
+                if number:
+                    whole = len(chunk) // np.dtype(number).itemsize
+                    values = np.frombuffer(chunk, header["order"] + number, count=whole)
+                    bad += int((~np.isfinite(values)).sum())
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ScanError(f"{path.name} is truncated or damaged ({error}); copy it again") from error
     needed = _bytes_needed(header)

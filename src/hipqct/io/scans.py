@@ -27,8 +27,8 @@ def read_scan(path: str | Path, series_uid: str | None = None) -> tuple[Image, d
             MetaImage file.
         series_uid: SeriesInstanceUID, or its short hash as in scan.json, where a folder holds several series.
 
-    Returns the image and facts (format, series, spacing, scanner, warnings) without name, id, birth date, UID
-    or path. Raises ScanError with one sentence when the scan is not one that may be used.
+    Returns the image and facts (format, series, spacing, scanner, warnings, flags) without name, id, birth
+    date, UID or path. Raises ScanError with one sentence when the scan is not one that may be used.
     """
     path = Path(path)
     _check_there(path)
@@ -39,8 +39,9 @@ def read_scan(path: str | Path, series_uid: str | None = None) -> tuple[Image, d
     ct = reorient_to_lps(stored)
     label = f"series {facts['series']}" if "series" in facts else path.name  # a folder may carry a name
     warnings = [*facts.pop("warnings"), *check_geometry(ct)]
-    warnings += check_hounsfield(ct.array, ct.voxel_volume_mm3, label)
-    return ct, facts | _image_facts(stored, ct) | {"warnings": warnings}
+    metal = check_hounsfield(ct.array, ct.voxel_volume_mm3, label)
+    flags = ["metal"] * bool(metal) + ["scan_warnings"] * bool(warnings)
+    return ct, facts | _image_facts(stored, ct) | {"warnings": warnings + metal, "flags": flags}
 
 
 class Finding(NamedTuple):

@@ -24,7 +24,7 @@ from hipqct.volume import measure_mask, voxel_volume_mm3
 
 log = logging.getLogger(__name__)
 
-SYNTHETIC, UNCALIBRATED = "synthetic", "uncalibrated"
+UNCALIBRATED = "uncalibrated"
 LEAVES_CROP = "reference_leaves_crop"
 PADDING_HU = -500  # a slice without anything above this shows air only
 # From probability.h5 to bone.json.
@@ -75,7 +75,7 @@ def measure_volume(
 ) -> None:
     """Write volume.json: the mask's volumes, area and density, with the threshold and flags of bone.json.
 
-    The flag ``synthetic`` is set for a phantom's scan (see scan.json).
+    The flags of scan.json (see `hipqct.steps.image.import_scan`) are kept.
     Without slope and intercept (mg/cm3 of ``basis``, per HU) ``integral_density_mg_cm3``,
     ``bone_mineral_content_mg`` and ``calibration`` are null and the flag ``uncalibrated`` is set.
 
@@ -89,8 +89,7 @@ def measure_volume(
         raise AnatomyError(f"{mask_path} is empty, nothing to measure: look at the probability map")
     size = measure_mask(mask)
     density_mg_cm3 = content_mg = calibration = None
-    flags = [SYNTHETIC] if read_json(scan_facts_path)["synthetic"] else []
-    flags += bone["flags"]
+    flags = read_json(scan_facts_path)["flags"] + bone["flags"]
     if slope is None or intercept is None:
         flags.append(UNCALIBRATED)
     else:
@@ -155,6 +154,12 @@ def _read_reference(path, target: Image) -> Image:
     reference = reorient_to_lps(read_image(path))
     if not (reference.array > 0).any():
         raise ScanError(f"{path} is empty: give a mask with the femur's voxels above 0")
+    labels = np.unique(reference.array[reference.array > 0])
+    if len(labels) > 1:
+        some = ", ".join(f"{label:g}" for label in labels[:4])
+        raise ScanError(
+            f"{path} holds {len(labels)} values above 0 ({some}): give a mask of this femur alone"
+        )
     inside = resample_mask_slices(reference, target)
     if not inside.array.any():
         where_mm = reference.to_world(np.argwhere(reference.array > 0).mean(axis=0))

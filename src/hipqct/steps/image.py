@@ -1,10 +1,11 @@
 """From a scan to the crop of one hip."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 
-from hipqct.crop import crop_roi, locate_hip
+from hipqct.crop import crop_roi, lies_on_side, locate_hip
 from hipqct.errors import SheetError
 from hipqct.image import Image
 from hipqct.io.files import write_json
@@ -13,6 +14,9 @@ from hipqct.io.images import read_image, write_image
 from hipqct.io.scans import read_scan
 from hipqct.resample import resample_slices
 
+log = logging.getLogger(__name__)
+
+SYNTHETIC = "synthetic"
 PHANTOM_MANUFACTURER, TRUTH = "hipqct", "truth.json"  # as our phantoms are written
 
 
@@ -21,13 +25,17 @@ def import_scan(
 ) -> None:
     """Bring a scan of any format to ct.nii.gz (HU, int16, axial LPS, z ascending) and scan.json (its facts).
 
-    ``synthetic`` in scan.json tells a phantom, by its header or by the truth.json beside the scan.
+    ``flags`` in scan.json go on to volume.json and the cohort's table: ``synthetic`` (a phantom, by its
+    header or by the truth.json beside the scan), ``metal``, and ``scan_warnings`` for other ``warnings``.
     Raises ScanError with one sentence when the scan may not be used; neither file is written then.
     """
     ct, facts = read_scan(scan, series_uid)
     write_image(ct, ct_path)
     phantom = facts.get("manufacturer") == PHANTOM_MANUFACTURER or (Path(scan).parent / TRUTH).exists()
-    write_json(facts | {"synthetic": phantom}, facts_path)
+    flags = [SYNTHETIC] * phantom + facts["flags"]
+    write_json(facts | {"flags": flags}, facts_path)
+    for warning in facts["warnings"]:
+        log.warning("%s", warning)
 
 
 def resample_ct(
@@ -49,7 +57,7 @@ def crop_hip(
 
     Raises:
         AnatomyError: no hip is seen on that side.
-        SheetError: the given centre lies outside the scan.
+        SheetError: the given centre lies outside the scan or on the body's other side.
     """
     ct = read_image(resampled_path)
     located = center_mm is None
@@ -76,4 +84,9 @@ def _check_center(ct: Image, center_mm, side: str) -> None:
         raise SheetError(
             f"center_{side} {tuple(center_mm)} lies outside the scan, from {tuple(low.tolist())} to "
             f"{tuple(high.tolist())} mm (LPS): correct the sample sheet"
+        )
+    if not lies_on_side(ct, center_mm, side):
+        raise SheetError(
+            f"center_{side} {tuple(center_mm)} lies on the other side of the body (LPS: x grows to "
+            "the patient's left): correct the sample sheet"
         )

@@ -14,7 +14,7 @@ from hipqct import revisions
 from hipqct.errors import ScanError
 from hipqct.io.files import replace_when_done
 from hipqct.io.hdf5 import read_probability, read_roi, write_probability
-from hipqct.io.models import check_spacing, read_model
+from hipqct.io.models import check_crop, read_model
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def _segment(networks: list, settings: dict, roi_path: Path, probability_path: P
     windows = (settings["step"], settings["blend"], settings["ends"])
     probability = np.zeros(roi.shape, np.float32)
     for engine, plan in networks:
-        check_spacing(roi, plan, roi_path)
+        check_crop(roi, plan, roi_path)
         mirror = slice(None, None, -1 if facts["side"] != plan["side"] else 1)
         left = np.ascontiguousarray(roi.array[mirror])
         probability += predict_probability(engine, left, plan, *windows)[mirror] / len(networks)
