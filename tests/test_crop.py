@@ -12,6 +12,7 @@ from hipqct.io.hdf5 import read_roi
 from hipqct.io.images import write_image
 from hipqct.phantom.generate import generate_phantom
 from hipqct.phantom.parameters import sample_parameters
+from hipqct.resample import resample_mask_slices
 from hipqct.steps.image import crop_hip
 
 HALF_CROP_MM = 192 * 0.8 / 2
@@ -131,6 +132,19 @@ def test_a_crop_of_an_oblique_scan(tilt_deg):
     roi = crop_roi(ct, center_mm, pixels=16, pixel_mm=0.8)
     x, y, z = np.moveaxis(roi.to_world(np.moveaxis(np.indices(roi.shape), 0, -1)), -1, 0)
     np.testing.assert_allclose(roi.array, 10 * x + 3 * y + z, atol=1.01)
+
+
+def test_an_oblique_scan_of_a_hip(phantom):
+    turn = Rotation.from_euler("xyz", (3, -2, 1), degrees=True).as_matrix()
+    ct, femur = (
+        replace(image, direction=turn, origin_mm=tuple(turn @ image.origin_mm))
+        for image in (phantom.ct, phantom.left_femur)
+    )
+    center_mm = locate_hip(ct, "left")
+    np.testing.assert_allclose(turn.T @ center_mm, locate_hip(phantom.ct, "left"), atol=1e-6)
+    roi, straight = crop_roi(ct, center_mm), crop_roi(phantom.ct, turn.T @ center_mm)
+    assert np.abs(roi.array.astype(int) - straight.array).max() <= 1
+    assert resample_mask_slices(femur, roi).array.sum() > 0.99 * femur.array.sum() * 9 / 0.64
 
 
 def test_a_centre_of_the_sheet_is_taken_on_its_own_side_only(phantom, tmp_path):
