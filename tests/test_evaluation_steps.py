@@ -116,6 +116,16 @@ def test_flags_of_the_scan_are_kept(hip, tmp_path):
     assert read_json(volume_path)["flags"] == ["synthetic", "metal"]
 
 
+def test_a_model_of_phantoms_is_told_on_other_scans(hip, tmp_path):
+    bone = read_json(hip.bone)
+    write_json(bone | {"network": {"trained_on": "synthetic"}}, tmp_path / "bone.json")
+    for scan_flags, expected in (([], ["phantom_model"]), (["synthetic"], ["synthetic"])):
+        write_json({"flags": scan_flags}, tmp_path / "scan.json")
+        inputs = (hip.mask, hip.resampled, tmp_path / "bone.json", tmp_path / "scan.json")
+        measure_volume(*inputs, tmp_path / "v.json", **CALIBRATION)
+        assert read_json(tmp_path / "v.json")["flags"] == expected
+
+
 def test_a_reference_of_both_femurs_is_refused(hip, tmp_path):
     reference = read_image(hip.reference)
     labels = reference.array.astype(np.uint8)

@@ -24,11 +24,12 @@ from hipqct.volume import measure_mask, voxel_volume_mm3
 
 log = logging.getLogger(__name__)
 
-UNCALIBRATED = "uncalibrated"
+SYNTHETIC, UNCALIBRATED = "synthetic", "uncalibrated"
+PHANTOM_MODEL = "phantom_model"
 LEAVES_CROP = "reference_leaves_crop"
 PADDING_HU = -500  # a slice without anything above this shows air only
 # From probability.h5 to bone.json.
-NETWORK_FACTS = ("model", "weights_sha256", "engine", "device", "step", "blend", "ends")
+NETWORK_FACTS = ("model", "weights_sha256", "engine", "device", "step", "blend", "ends", "trained_on")
 
 
 def threshold_bone(probability_path, resampled_path, ct_path, mask_path, mask_native_path, bone_path) -> None:
@@ -75,7 +76,8 @@ def measure_volume(
 ) -> None:
     """Write volume.json: the mask's volumes, area and density, with the threshold and flags of bone.json.
 
-    The flags of scan.json (see `hipqct.steps.image.import_scan`) are kept.
+    The flags of scan.json (see `hipqct.steps.image.import_scan`) are kept; ``phantom_model`` is set where a
+    model that was trained on phantoms alone meets another scan.
     Without slope and intercept (mg/cm3 of ``basis``, per HU) ``integral_density_mg_cm3``,
     ``bone_mineral_content_mg`` and ``calibration`` are null and the flag ``uncalibrated`` is set.
 
@@ -89,7 +91,10 @@ def measure_volume(
         raise AnatomyError(f"{mask_path} is empty, nothing to measure: look at the probability map")
     size = measure_mask(mask)
     density_mg_cm3 = content_mg = calibration = None
-    flags = read_json(scan_facts_path)["flags"] + bone["flags"]
+    scan_flags = read_json(scan_facts_path)["flags"]
+    flags = scan_flags + bone["flags"]
+    if SYNTHETIC not in scan_flags and bone["network"].get("trained_on") == SYNTHETIC:
+        flags.append(PHANTOM_MODEL)
     if slope is None or intercept is None:
         flags.append(UNCALIBRATED)
     else:

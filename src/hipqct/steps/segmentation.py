@@ -66,6 +66,7 @@ def segment_femur(
         "ends": ends,
         "model": ", ".join(plan["name"] for plan, _ in models),
         "weights_sha256": ", ".join(plan["weights_sha256"] for plan, _ in models),
+        "trained_on": ", ".join(sorted({plan["training"].get("data", "") for plan, _ in models})),
         "revision": revisions.SEGMENT_FEMUR,
     }
     if device != "cpu" and _take(roi_path, probability_path, settings):
