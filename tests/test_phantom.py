@@ -9,6 +9,7 @@ from scipy.special import hyp1f1
 
 from hipqct.image import Image
 from hipqct.phantom import parameters as named
+from hipqct.phantom import pelvis
 from hipqct.phantom.blocks import Bone, paint_bone, solid_volume_mm3
 from hipqct.phantom.femur import FemurShape, periosteal_distance
 from hipqct.phantom.generate import generate_phantom, scan_grid
@@ -235,3 +236,22 @@ def test_a_bell_shaped_slice_keeps_the_sum_and_adds_its_variance():
     assert (bell * place**2).sum() == pytest.approx(0.31**2)
     with pytest.raises(ValueError, match="blur"):
         blur_between_slices(line, 0.8)
+
+
+def test_the_fossa_hollows_the_sockets_floor_and_the_hip_bone_still_closes_it():
+    rng = np.random.default_rng(0)
+    shape = pelvis.PelvisShape(fossa_mm=4.0, socket_shift_mm=(0.5, 0.0, -0.5))
+    solids = pelvis.hip_solids(shape, rng)
+    axis = pelvis._fossa_axis(shape)
+    along_mm = np.arange(20.0, 45.0, 0.25)
+    points_mm = (np.array(shape.socket_shift_mm)[:, None] + axis[:, None] * along_mm).astype(np.float32)
+    flat = pelvis.hip_distance(points_mm, dataclasses.replace(shape, fossa_mm=0.0), solids)
+    hollow = pelvis.hip_distance(points_mm, shape, solids)
+    assert along_mm[flat < 0][0] == pytest.approx(shape.socket_radius_mm, abs=0.5)
+    assert along_mm[hollow < 0][0] == pytest.approx(shape.socket_radius_mm + 4.0, abs=0.5)
+
+
+def test_sockets_never_overlap_heads():
+    for seed in range(1000, 1200):
+        shape = sample_parameters(seed).pelvis
+        assert np.linalg.norm(shape.socket_shift_mm) <= shape.joint_space_mm - named.CONTACT_MM + 1e-9

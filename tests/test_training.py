@@ -6,7 +6,8 @@ import pytest
 from hipqct.errors import ModelError
 from hipqct.io.models import read_model
 from hipqct.network import PAPER
-from hipqct.steps.training import read_crops, train_model
+from hipqct.phantom.parameters import CONTACT_MM, TRAIN_SEEDS, sample_parameters
+from hipqct.steps.training import draw_changes, read_crops, train_model
 
 NETWORK = PAPER | {"filters": (2, 2), "encoder_convolutions": (1, 1), "decoder_convolutions": (1,)}
 
@@ -45,3 +46,16 @@ def test_crops_keep_their_type(crops_dir):
 def test_a_folder_without_crops_is_refused(tmp_path):
     with pytest.raises(ModelError, match=r"holds no crops .*build the training set first"):
         read_crops(tmp_path)
+
+
+def test_training_phantoms_are_harder_than_a_cohorts_and_always_valid():
+    drawn = [draw_changes(np.random.default_rng(seed)) for seed in range(200)]
+    for seed, changes in enumerate(drawn[:40]):
+        sample_parameters(TRAIN_SEEDS[seed], **changes)
+    for name, low, high in (
+        ("joint_space_mm", 0.2, 0.4),
+        ("texture_mg_cm3", 0.1, 0.3),
+        ("slice_mm", 0.4, 0.6),
+    ):
+        assert low < np.mean([name in changes for changes in drawn]) < high
+    assert all(c["joint_space_mm"] > CONTACT_MM for c in drawn if "joint_space_mm" in c)

@@ -27,7 +27,10 @@ NECK_DEEP = (0.66, 0.70, 0.62, 0.57, 0.57, 0.62, 0.68, 0.68)
 
 @dataclass(frozen=True)
 class FemurShape:
-    """Lengths (mm), angles (degrees) and densities (mg/cm3) of one femur."""
+    """Lengths (mm), angles (degrees) and densities (mg/cm3) of one femur.
+
+    ``head_shell`` is the head's shell over ``shell_mm``, the shell elsewhere.
+    """
 
     head_radius_mm: float = 24.0
     head_flattening: float = 0.0
@@ -44,6 +47,7 @@ class FemurShape:
     lesser_trochanter_mm: float = 8.0
     fovea_depth_mm: float = 1.8
     shell_mm: float = 0.85
+    head_shell: float = 1.0
     calcar_mm: float = 4.2
     shaft_cortex_mm: float = 6.0
     cortical_mg_cm3: float = 1120.0
@@ -188,7 +192,9 @@ def cortex_thickness(points_mm: np.ndarray, shape: FemurShape) -> np.ndarray:
     medial = 1 + np.float32(0.18) * shapes.sigmoid((-c["side"] - 4) / 3) * shapes.sigmoid((height + 80) / 10)
     lower = shapes.sigmoid((-c["superior"] / np.float32(shape.head_radius_mm) - 0.35) * 9)
     in_neck = shapes.sigmoid((c["along"] - 0.38) * 16) * shapes.sigmoid((1.15 - c["along"]) * 8)
-    neck_shell = np.float32(shape.shell_mm) * (1 + np.float32(0.6) * in_neck)
+    in_head = shapes.sigmoid((0.38 - c["along"]) * 16)
+    thinner = 1 - np.float32(1 - shape.head_shell) * in_head
+    neck_shell = np.float32(shape.shell_mm) * (thinner + np.float32(0.6) * in_neck)
     calcar = np.float32(shape.calcar_mm) * lower * in_neck
     return np.maximum(np.maximum(neck_shell, calcar), np.float32(shape.shaft_cortex_mm) * shaft * medial)
 

@@ -9,7 +9,8 @@ are the author's choice from general knowledge and are marked *chosen*:
 - anteversion 12, 9 +- 8 degrees: 9.7 (Toogood 2009), 14.5 +- 8.1 (Carmona), 16.4 in women and 12.1 in men
   (Hartel 2016).
 - head offset 39.5, 44.5 +- 4.5 mm: 42.9 +- 6.8 for both sexes (Carmona).
-- joint space 3.4 +- 0.8 mm all round, narrower in arthritis: 4.19 +- 0.92 mm at the apex, less in the
+- joint space 3.2 +- 0.9 mm, uneven (the socket lies 0.5 mm per axis off the head's centre) and narrower in
+  arthritis: 4.19 +- 0.92 mm at the apex, less in the
   superomedial part and in women (Lequesne, Malghem, Dion 2004, doi 10.1136/ard.2003.018424).
 - trabecular density falls 8.5, 6.5% of its value at 25 per decade, chosen: trabecular loss starts in
   young adults, at 0.4 to 1.6% a year at other sites (Riggs et al. 2008, PMC2665699), cortical loss in women
@@ -46,6 +47,8 @@ NOISE_PEAK_PER_MM, NOISE_BETWEEN = (0.10, 0.22), (0.0, 0.4)  # measured on real 
 # Share of scans whose field of view ends at one side this far (mm) from the middle: through the trochanter
 # or the skin beside it.
 CUT_SHARE, CUT_EDGE_MM = 0.05, (125.0, 165.0)
+
+CONTACT_MM = 0.2  # the least joint space: bones that touch
 
 SEXES = ("F", "M")
 YOUNGEST, OLDEST = 27, 90
@@ -112,19 +115,20 @@ def _anatomy(rng, sex: str, age: float) -> dict:
         "lesser_trochanter_mm": np.clip(rng.normal(8, 1.5), 4, 12),
         "fovea_depth_mm": rng.uniform(1.0, 3.0),
         "shell_mm": np.clip(rng.normal(0.85, 0.17), 0.5, 1.4),
+        "head_shell": rng.uniform(0.35, 1.0),
         "calcar_mm": np.clip(draw(3.8, 4.6, 0.7) * thinning, 1.6, 6.0),
         "shaft_cortex_mm": np.clip(draw(6.0, 7.0, 0.9, 0.2) * thinning, 2.6, 9.0),
         "cortical_mg_cm3": np.clip(rng.normal(1110, 55) - 12 * max(age - 50, 0) / 10, 900, 1260),
-        "head_mg_cm3": draw(155, 165, 22) * quality,
+        "head_mg_cm3": draw(155, 165, 30) * quality,
         "neck_mg_cm3": draw(92, 98, 22) * quality,
         "trochanter_mg_cm3": draw(112, 118, 22) * quality,
         "marrow_mg_cm3": rng.normal(-48, 12) + 60 * max(0.0, rng.normal(0, 0.4)),
-        "compressive_mg_cm3": draw(310, 330, 75) * quality,
-        "compressive_width": rng.uniform(0.30, 0.48),
+        "compressive_mg_cm3": np.clip(draw(330, 350, 120), 20, 700) * quality,
+        "compressive_width": rng.uniform(0.30, 0.55),
         "tensile_mg_cm3": draw(65, 70, 15) * quality,
         "ward_mg_cm3": rng.uniform(60, 140) + 20 * (1 - loss),
-        "texture_mg_cm3": rng.uniform(20, 60),
-        "endosteal_mg_cm3": rng.uniform(200, 550),
+        "texture_mg_cm3": rng.uniform(8, 60),
+        "endosteal_mg_cm3": rng.uniform(150, 550),
         "endosteal_mm": rng.uniform(1.5, 4.0),
     }
 
@@ -147,17 +151,21 @@ def _side(rng, common: dict) -> FemurShape:
 def _pelvis(rng, sex: str, common: dict) -> PelvisShape:
     woman = sex == "F"
     arthritic = rng.random() < 0.12
-    joint_mm = rng.uniform(0.3, 1.6) if arthritic else np.clip(rng.normal(3.4, 0.8), 1.5, 5.0)
+    joint_mm = rng.uniform(0.3, 1.6) if arthritic else np.clip(rng.normal(3.2, 0.9), 1.5, 5.0)
+    shift_mm = rng.normal(0, 0.5, size=3)
+    shift_mm *= min(1.0, (joint_mm - CONTACT_MM) / np.linalg.norm(shift_mm))
     density = common["head_mg_cm3"] / 155
     return PelvisShape(
         head_radius_mm=float(common["head_radius_mm"]),
         joint_space_mm=float(joint_mm),
+        socket_shift_mm=tuple(float(v) for v in shift_mm),
+        fossa_mm=float(rng.uniform(0.0, 5.0)),
         half_width_mm=float(np.clip(rng.normal(88 if woman else 90, 4), 76, 102)),
         cup_abduction_deg=float(rng.normal(42, 4)),
         cup_anteversion_deg=float(rng.normal(20 if woman else 16, 5)),
         wall_mm=float(np.clip(rng.normal(5.5, 0.8), 3.5, 8)),
-        rim_mm=float(rng.normal(-2.5, 2.0)),
-        cortex_mm=float(np.clip(rng.normal(1.25, 0.22), 0.85, 2.2)),
+        rim_mm=float(rng.normal(-3.5, 2.5)),
+        cortex_mm=float(np.clip(rng.normal(1.15, 0.28), 0.6, 2.2)),
         roof_mm=float(np.clip(rng.normal(3.0, 0.6), 1.5, 5)),
         cortical_mg_cm3=float(rng.normal(850, 70)),
         trabecular_mg_cm3=float(140 * density * np.exp(rng.normal(0, 0.15))),

@@ -15,10 +15,16 @@ from hipqct.phantom import shapes
 
 @dataclass(frozen=True)
 class PelvisShape:
-    """Lengths (mm), angles (degrees) and densities (mg/cm3) of the pelvis."""
+    """Lengths (mm), angles (degrees) and densities (mg/cm3) of the pelvis.
+
+    ``socket_shift_mm`` is where the socket's centre lies from the head's (the joint space is then uneven);
+    ``fossa_mm`` how deep the fossa at the socket's floor lies below the surface that bears.
+    """
 
     head_radius_mm: float = 24.0
     joint_space_mm: float = 3.0
+    socket_shift_mm: tuple = (0.0, 0.0, 0.0)
+    fossa_mm: float = 0.0
     half_width_mm: float = 90.0
     cup_abduction_deg: float = 45.0
     cup_anteversion_deg: float = 18.0
@@ -54,16 +60,33 @@ class PelvisShape:
 
 
 def _cup(points_mm: np.ndarray, shape: PelvisShape) -> np.ndarray:
-    """Shell of the acetabulum, thick at the roof and thin at the medial wall, with the notch below."""
+    """Shell of the acetabulum, thick at the roof and thin at the medial wall, with the notch below.
+
+    Points are relative to the socket's centre, as in `_fossa`.
+    """
     outward = shapes.dot(points_mm, shape.opening)
     radius = shapes.sphere(points_mm, (0, 0, 0), 0)
     roof = shapes.sigmoid((points_mm[2] + np.float32(0.3) * points_mm[1]) / np.float32(8) - 1)
     thickness = np.float32(shape.wall_mm * 0.7) + np.float32(shape.wall_mm * 0.6) * roof
-    shell = radius - np.float32(shape.socket_radius_mm) - thickness
+    behind = shapes.sigmoid((shapes.dot(points_mm, _fossa_axis(shape)) / radius - np.float32(0.6)) * 12)
+    shell = radius - np.float32(shape.socket_radius_mm) - thickness - np.float32(shape.fossa_mm) * behind
     shell = -shapes.smooth_union(-shell, np.float32(shape.rim_mm * shape.scale) - outward, 3.0)
     r = shape.socket_radius_mm
     low, lower = (-0.5 * r, -0.15 * r, -0.75 * r), (-0.4 * r, -0.2 * r, -1.6 * r)
     return shapes.smooth_cut(shell, shapes.cone(points_mm, low, lower, 0.36 * r, 0.4 * r), 4.0)
+
+
+def _fossa_axis(shape: PelvisShape) -> np.ndarray:
+    """Unit vector to the middle of the acetabular fossa: into the socket, and down."""
+    axis = -shape.opening + np.array([0, 0, -0.75])
+    return axis / np.linalg.norm(axis)
+
+
+def _fossa(points_mm: np.ndarray, shape: PelvisShape) -> np.ndarray:
+    """Distance to the ball that hollows the socket's floor by ``fossa_mm``."""
+    r = 0.6 * shape.socket_radius_mm
+    out_mm = shape.socket_radius_mm + shape.fossa_mm - r
+    return shapes.sphere(points_mm, out_mm * _fossa_axis(shape), r)
 
 
 # Cones of the left hip bone for a head of 24 mm radius: start, end (mm from its centre), both radii.
@@ -82,13 +105,13 @@ HIP_CONES = {
     "ischium front": ((-26, 18, -14), (-24, 16, -32), 9, 8),
     "tuberosity": ((-27, 40, -30), (-31, 38, -58), 11, 12),
     "ischial spine": ((-33, 42, 4), (-42, 50, -5), 4, 2.5),
-    "anterior column": ((-18, -16, 16), (-34, -23, 4), 10, 9),
+    "anterior column": ((-18, -16, 14), (-34, -23, -1), 9, 8.5),
     "anterior wall": ((-16, -24, 12), (-4, -26, 12), 6, 4),
-    "superior ramus": ((-34, -23, 4), (-56, -28, -2), 9, 7.5),
+    "superior ramus": ((-34, -23, -1), (-56, -29, -8), 8.5, 7.5),
 }
 # The same near the symphysis; a positive x is the distance from the middle of the body.
 PUBIC_CONES = {
-    "ramus to body": ((-56, -28, -2), (14, -36, -16), 7.5, 8.5),
+    "ramus to body": ((-56, -29, -8), (14, -36, -18), 7.5, 8.5),
     "body of pubis": ((8, -35, -16), (8, -27, -38), 8, 7),
     "inferior ramus": ((9, -26, -40), (42, 14, -66), 6, 6),
     "ramus of ischium": ((42, 14, -66), (58, 34, -58), 6.5, 11),
@@ -145,25 +168,29 @@ def _from_middle(point, middle: float):
 
 def hip_distance(points_mm: np.ndarray, shape: PelvisShape, solids: list) -> np.ndarray:
     """Signed distance (mm) to the surface of the hip bone, socket cut out; points ``(3, ...)``."""
-    bone = shapes.union_all([_cup(points_mm, shape), *(s(points_mm) for s in solids)], 8.0 * shape.scale)
+    at_socket = shapes.shift(points_mm, shape.socket_shift_mm)
+    bone = shapes.union_all([_cup(at_socket, shape), *(s(points_mm) for s in solids)], 8.0 * shape.scale)
     r = shape.socket_radius_mm
-    socket = shapes.sphere(points_mm, (0, 0, 0), r)
-    doorway = shapes.cone(points_mm, shape.rim_mm * shape.opening, 60 * shape.opening, r, 1.35 * r)
+    socket = shapes.sphere(at_socket, (0, 0, 0), r)
+    doorway = shapes.cone(at_socket, shape.rim_mm * shape.opening, 60 * shape.opening, r, 1.35 * r)
     bone = shapes.smooth_cut(shapes.smooth_cut(bone, socket, 1.0), doorway, 3.0)
+    if shape.fossa_mm:
+        bone = shapes.smooth_cut(bone, _fossa(at_socket, shape), 3.0)
     gap = np.float32(2.0 - shape.half_width_mm) - points_mm[0]
     return -shapes.smooth_union(-bone, -gap, 3.0)
 
 
 def hip_cortex(points_mm: np.ndarray, shape: PelvisShape) -> np.ndarray:
     """Thickness (mm) of the hip bone's cortex: thicker at the weight-bearing roof."""
-    near = shapes.sigmoid((shape.socket_radius_mm + 4 - shapes.sphere(points_mm, (0, 0, 0), 0)) / 1.5)
+    radius = shapes.sphere(points_mm, shape.socket_shift_mm, 0)
+    near = shapes.sigmoid((shape.socket_radius_mm + 4 - radius) / 1.5)
     roof = shapes.sigmoid(points_mm[2] / 5 - 2)
     return np.float32(shape.cortex_mm) + np.float32(shape.roof_mm - shape.cortex_mm) * roof * near
 
 
 def hip_density(points_mm: np.ndarray, shape: PelvisShape) -> np.ndarray:
     """Trabecular density (mg/cm3): a dense dome above the head, fading with distance."""
-    radius = shapes.sphere(points_mm, (0, 0, 0), 0)
+    radius = shapes.sphere(points_mm, shape.socket_shift_mm, 0)
     beyond = np.maximum(radius - shape.socket_radius_mm, 0)
     dome = shapes.sigmoid(points_mm[2] / 6 - 1.5) * np.exp(-beyond / np.float32(7))
     far = np.exp(-beyond / np.float32(60))

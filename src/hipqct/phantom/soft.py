@@ -32,6 +32,8 @@ class SoftTissue:
 
 MOST_UNEVEN_FAT_MM = 3.0  # one SD of the muscles' outline against the skin; more looks like tumours
 
+CORNER_MM = 7.0  # how wide the fat is where three muscles meet
+
 # Centres of the muscles of the left hip relative to the head (mm), for a head of 24 mm radius: (x, y) at the
 # height of the head, their drift in x and y per mm downward, and a size that shifts the borders.
 MUSCLES = {
@@ -77,10 +79,13 @@ def body_distance(points_mm: np.ndarray, soft: SoftTissue) -> np.ndarray:
 
 
 def _muscle_cells(points_mm: np.ndarray, half_width_mm: float, rng, drift_scale: float):
-    """Gap (mm) between the nearest two muscles and the nearest one's index (weighted Voronoi diagram)."""
+    """Depth (mm) below the nearest muscle's outline, distance to its middle, and its index.
+
+    A weighted Voronoi diagram whose corners, where three muscles meet, are rounded.
+    """
     x, y, z = points_mm
     best = np.full(x.shape, 1e6, dtype=np.float32)
-    second, label = best.copy(), np.zeros(x.shape, dtype=np.int16)
+    second, third, label = best.copy(), best.copy(), np.zeros(x.shape, dtype=np.int16)
     index = 0
     for side in (-1, 1):
         for along_x, along_y, slope_x, slope_y, size in MUSCLES.values():
@@ -91,11 +96,13 @@ def _muscle_cells(points_mm: np.ndarray, half_width_mm: float, rng, drift_scale:
             center_y = along_y + jitter[1] + down * np.float32(slope[1])
             distance = np.sqrt((x - center_x) ** 2 + (y - center_y) ** 2) - np.float32(0.6 * size)
             closer = distance < best
+            third = np.minimum(third, np.maximum(second, distance))
             second = np.where(closer, best, np.minimum(second, distance))
             label[closer] = index
             best = np.where(closer, distance, best)
             index += 1
-    return (second - best) * np.float32(0.5), best, label
+    half = np.float32(0.5)
+    return shapes.smooth_union(half * (second - best), half * (third - best), CORNER_MM), best, label
 
 
 def pelvic_cavity(points_mm: np.ndarray, half_width_mm: float) -> np.ndarray:
@@ -143,8 +150,10 @@ def soft_fields(points_mm: np.ndarray, soft: SoftTissue, half_width_mm: float, r
     uneven_mm = np.float32(min(0.25 * soft.subcutaneous_mm, MOST_UNEVEN_FAT_MM))
     envelope = body + uneven_mm * wobble[1]
     envelope += np.float32(soft.subcutaneous_mm) * (1 + np.clip(points_mm[1] / 80, -1, 1) / 4)
-    bend = shapes.WaveField(rng, 3, 40, 120)(points_mm) * np.float32(4)
+    bend = shapes.WaveField(rng, 3, 50, 140)(points_mm) * np.float32(6)
+    bend += shapes.WaveField(rng, 3, 15, 45, waves=7)(points_mm) * np.float32(1.5)
     gap, nearest, label = _muscle_cells(points_mm + bend, half_width_mm, rng, 1.0)
+    uneven_plane = np.clip(1 + shapes.WaveField(rng, 1, 20, 70)(points_mm)[0] * np.float32(0.6), 0, 3)
     stretch = np.array([1, 1, 0.4], np.float32).reshape(3, 1, 1, 1)
     streak = shapes.WaveField(rng, 2, 12, 45, waves=7)(points_mm * stretch)
     tone = rng.normal(0, 6, size=2 * len(MUSCLES)).astype(np.float32)
@@ -164,7 +173,9 @@ def soft_fields(points_mm: np.ndarray, soft: SoftTissue, half_width_mm: float, r
     )
     return {
         "body": body,
-        "muscle": np.maximum(np.maximum(envelope, np.float32(soft.fat_plane_mm * 0.5) - gap), -cavity),
+        "muscle": np.maximum(
+            np.maximum(envelope, np.float32(soft.fat_plane_mm * 0.5) * uneven_plane - gap), -cavity
+        ),
         "lean": nearest,
         "tone": tone[label],
         "streak": streak[0],

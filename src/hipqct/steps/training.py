@@ -24,12 +24,17 @@ SIDES = ("left", "right")
 OTHER_SLICES_MM = (1.0, 1.5, 2.5, 3.0, 3.0, 5.0)
 LONG_SHAFT_MM = (140.0, 240.0)  # how far below the femoral head a long scan ends
 
+# What makes a hip hard: shares of the phantoms, and ranges wider than a cohort's.
+LONG_SHARE, NARROW_SHARE, PLAIN_SHARE = 1 / 3, 0.3, 0.2
+NARROW_JOINT_MM = (0.3, 2.2)
+PLAIN_CORTEX_MM = (0.3, 0.9)  # bones with thin shells, equally bright inside and out, as soft kernels show
+
 
 def build_phantom_crops(seeds, folder) -> None:
     """Make left and mirrored right crops with their masks from phantoms; crops that are there stay.
 
-    Slices are 2 mm apart as in the paper, or (half of the phantoms) another spacing in use; a third
-    of the scans reach far down the shaft, as hospital scans of the pelvis do.
+    Slices are 2 mm apart as in the paper, or (half of the phantoms) another spacing in use; some scans reach
+    far down the shaft, as hospital scans of the pelvis do, some joints are narrow and some bones plain.
 
     Args:
         seeds: numbers from one of the ranges in `hipqct.phantom.parameters`.
@@ -41,10 +46,7 @@ def build_phantom_crops(seeds, folder) -> None:
 
 
 def _build_phantom_crops_of(seed: int, folder: Path) -> None:
-    rng = np.random.default_rng(seed)
-    changes = {"slice_mm": float(rng.choice(OTHER_SLICES_MM))} if rng.random() < 0.5 else {}
-    if rng.random() < 1 / 3:
-        changes["bottom_mm"] = float(rng.uniform(*LONG_SHAFT_MM))
+    changes = draw_changes(np.random.default_rng(seed))
     phantom = generate_phantom(sample_parameters(seed, **changes))
     resampled, _ = resample_slices(phantom.ct)
     for side, femur in zip(SIDES, (phantom.left_femur, phantom.right_femur), strict=True):
@@ -58,6 +60,32 @@ def _build_phantom_crops_of(seed: int, folder: Path) -> None:
         with replace_when_done(folder / f"{seed}_{side}.npz") as temporary:
             np.savez_compressed(temporary, ct=roi.array[mirror].astype(np.int16), mask=mask[mirror])
     log.info("Phantom %d: crops of %d slices, changes %s", seed, resampled.shape[2], changes)
+
+
+def draw_changes(rng: np.random.Generator) -> dict:
+    """What a training phantom has unlike one of a cohort, as overrides for `sample_parameters`."""
+    changes = {"slice_mm": float(rng.choice(OTHER_SLICES_MM))} if rng.random() < 0.5 else {}
+    if rng.random() < LONG_SHARE:
+        changes["bottom_mm"] = float(rng.uniform(*LONG_SHAFT_MM))
+    if rng.random() < NARROW_SHARE:
+        changes |= {
+            "joint_space_mm": float(rng.uniform(*NARROW_JOINT_MM)),
+            "socket_shift_mm": (0.0, 0.0, 0.0),
+        }
+    if rng.random() < PLAIN_SHARE:
+        inside_mg_cm3 = float(rng.uniform(120, 320))
+        changes |= {
+            "shell_mm": float(rng.uniform(*PLAIN_CORTEX_MM)),
+            "cortex_mm": float(rng.uniform(*PLAIN_CORTEX_MM)),
+            "roof_mm": float(rng.uniform(*PLAIN_CORTEX_MM)),
+            "head_mg_cm3": inside_mg_cm3,
+            "neck_mg_cm3": inside_mg_cm3 * float(rng.uniform(0.5, 1)),
+            "trochanter_mg_cm3": inside_mg_cm3 * float(rng.uniform(0.5, 1)),
+            "trabecular_mg_cm3": inside_mg_cm3,
+            "compressive_mg_cm3": float(rng.uniform(0, 60)),
+            "texture_mg_cm3": float(rng.uniform(0, 20)),
+        }
+    return changes
 
 
 def read_crops(folder) -> list:
