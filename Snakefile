@@ -16,6 +16,7 @@ pathvars:
     subject="results/subjects/{subject}",
     side="results/subjects/{subject}/{side}",
     cohort="results/cohort",
+    training="results/training",
 
 
 # Ignored unless Snakemake is started with --sdm apptainer: an image with this project installed, built by its user.
@@ -33,6 +34,7 @@ include: "workflow/rules/image.smk"
 include: "workflow/rules/segmentation.smk"
 include: "workflow/rules/mesh.smk"
 include: "workflow/rules/cohort.smk"
+include: "workflow/rules/training.smk"
 
 
 rule all:

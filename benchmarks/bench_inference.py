@@ -25,10 +25,9 @@ PROJECT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "inference.json"
 EXACT = "1,uniform,as-is"  # the paper's scheme: step, blend, ends
 SCHEMES = (
-    *(f"{step},uniform,as-is" for step in (2, 4, 8, 16, 32, "whole")),
-    *(f"{step},gaussian,as-is" for step in (4, 8, 16)),
+    *(f"{step},uniform,as-is" for step in (2, 3, 4, 5, 7, 8, 9, 16, 32, "whole")),
+    *(f"{step},gaussian,as-is" for step in (4, 8)),
     *(f"{step},uniform,reflect" for step in (4, 8)),
-    *(f"{step},gaussian,reflect" for step in (8, 16)),
 )
 TIMED_SLICES, LONG_SLICES = 60, 95  # a usual subject, and the longest of the paper's cohort
 CONFIG = PROJECT / "config/config.yaml"
@@ -188,9 +187,9 @@ def make_crops(count: int, folder: Path, real: Path | None) -> tuple[list[Path],
     """Crops as the network sees them (left hips) and their true masks where known (phantoms)."""
     from hipqct.io.hdf5 import read_roi
     from hipqct.phantom.parameters import TEST_SEEDS
-    from hipqct.steps.training import build_phantom_crops
+    from hipqct.steps.phantom_training import build_crops, no_changes
 
-    build_phantom_crops(TEST_SEEDS[:count], folder)
+    build_crops(TEST_SEEDS[:count], folder, 1, lambda done, total: None, no_changes)
     crops = sorted(folder.glob("*_left.npz"))
     truths = [np.load(crop)["mask"] for crop in crops]
     for roi_path in sorted(real.glob("*/*/roi.h5")) if real else []:

@@ -117,3 +117,36 @@ def test_changes_of_probability_zero_are_never_drawn():
     drawn = draw_augmentation(np.random.default_rng(0), never)
     same = Augmentation(noise_seed=drawn.noise_seed, keep_head_end=drawn.keep_head_end)
     assert drawn == same
+
+
+def test_mirroring_is_a_flip_across_the_sagittal_plane():
+    ct = np.random.default_rng(0).integers(-1000, 2000, SHAPE, dtype=np.int16)
+    np.testing.assert_allclose(cut(ct, mirrored=True), ct[::-1], atol=1e-3)
+    drawn = [
+        draw_augmentation(np.random.default_rng(seed), Ranges(mirror=(0.5, (1.0, 1.0)))).mirrored
+        for seed in range(200)
+    ]
+    assert 0.35 < np.mean(drawn) < 0.65
+    assert not any(draw_augmentation(np.random.default_rng(seed), Ranges()).mirrored for seed in range(50))
+
+
+@pytest.mark.parametrize("place", [(31.5, 31.5, 9.5), (5.0, 60.0, 1.0), (-8.0, 31.0, 25.0)])
+def test_only_the_box_that_is_needed_is_read(place):
+    """An array that counts what is read of it gives the patch of the whole array."""
+
+    class Watched:
+        shape, largest = SHAPE, 0
+
+        def __getitem__(self, box):
+            part = array[box]
+            self.largest = max(self.largest, part.size)
+            return part
+
+    array = np.random.default_rng(1).normal(0, 100, SHAPE).astype(np.float32)
+    changes = Augmentation(rotation_deg=(10.0, -5.0, 12.0), scale=1.1)
+    watched = Watched()
+    found = cut_patch(watched, SPACING_MM, place, (16, 16, 8), changes)
+    padded = np.pad(array, 40, mode="edge")
+    expected = cut_patch(padded, SPACING_MM, np.add(place, 40), (16, 16, 8), changes)
+    np.testing.assert_allclose(found, expected, atol=1e-2)
+    assert watched.largest < array.size / 2

@@ -8,6 +8,7 @@ from hipqct.hexahedra import build_hexahedra
 from hipqct.image import Image
 from hipqct.io.meshes import write_inp
 from hipqct.material import bin_modulus
+from hipqct.mesh import TET_EDGES, TetMesh, tet_volumes_mm3
 
 LENGTH_MM, WIDTH_MM, STRAIN = 30.0, 9.0, 1e-3
 
@@ -17,6 +18,21 @@ def bar():
     mask = Image(np.zeros((5, 5, 12), bool), (3.0, 3.0, 3.0))
     mask.array[1:4, 1:4, 1:11] = True
     return build_hexahedra(mask, {})
+
+
+def tet_bar() -> TetMesh:
+    """The same bar of quadratic tetrahedra, six to a cube."""
+    hexes = bar()
+    corners = hexes.cells[
+        :, [[0, 1, 2, 6], [0, 2, 3, 6], [0, 3, 7, 6], [0, 7, 4, 6], [0, 4, 5, 6], [0, 5, 1, 6]]
+    ]
+    tets = corners.reshape(-1, 4)
+    edges = np.sort(tets[:, TET_EDGES], axis=2).reshape(-1, 2)
+    unique, number = np.unique(edges, axis=0, return_inverse=True)
+    points_mm = np.concatenate([hexes.points_mm, hexes.points_mm[unique].mean(axis=1)])
+    cells = np.concatenate([tets, len(hexes.points_mm) + number.reshape(-1, 6)], axis=1)
+    top = np.flatnonzero(np.isclose(points_mm[:, 2], points_mm[:, 2].max()))
+    return TetMesh(points_mm, cells, {}, {"PROXIMAL": top})
 
 
 def pull(mesh) -> str:
@@ -44,6 +60,15 @@ def apparent_modulus_mpa(tmp_path, modulus_mpa, poissons_ratio=0.3) -> float:
 
 def test_a_bar_in_tension_gives_its_modulus_to_six_digits(tmp_path):
     assert apparent_modulus_mpa(tmp_path, np.full(90, 17_000.0)) == pytest.approx(17_000.0, rel=1e-6)
+
+
+def test_a_bar_of_quadratic_tetrahedra_gives_its_modulus_to_six_digits(tmp_path):
+    mesh = tet_bar()
+    assert tet_volumes_mm3(mesh.points_mm, mesh.cells).min() > 0
+    write_inp(mesh, tmp_path / "mesh.inp", ["bar"], bin_modulus(np.full(540, 17_000.0), 0), 0.3)
+    results = solve(tmp_path, pull(mesh))
+    force_n = sum(force[2] for force in results["RF"].values())
+    assert force_n / WIDTH_MM**2 / STRAIN == pytest.approx(17_000.0, rel=1e-6)
 
 
 def test_a_bar_of_two_materials_in_series_is_exact_without_lateral_strain(tmp_path):

@@ -9,7 +9,7 @@ from PIL import Image as Picture
 from hipqct.errors import AnatomyError, ScanError, SheetError
 from hipqct.image import Image
 from hipqct.io.files import read_json, write_json
-from hipqct.io.hdf5 import write_probability, write_roi
+from hipqct.io.hdf5 import read_probability, write_probability, write_roi
 from hipqct.io.images import read_image, write_image
 from hipqct.qc import caption, draw_outlines
 from hipqct.resample import resample_slices, resample_to
@@ -107,6 +107,17 @@ def test_without_calibration_there_is_no_density(hip, tmp_path):
     assert volume["flags"] == ["uncalibrated"]
     assert volume["mean_hu"] == read_json(hip.volume)["mean_hu"]
     assert "no density" in caption("left", volume) and "uncalibrated" in caption("left", volume)
+
+
+@pytest.mark.parametrize(("dice", "flags"), [(0.97, []), (0.93, ["models_disagree"])])
+def test_models_that_disagree_are_flagged(hip, tmp_path, dice, flags):
+    probability, facts = read_probability(hip.probability)
+    write_probability(probability, tmp_path / "p.h5", facts | {"models_dice_min": dice})
+    outputs = [tmp_path / name for name in ("m.nii.gz", "n.nii.gz", "bone.json")]
+    threshold_bone(tmp_path / "p.h5", hip.resampled, hip.ct, *outputs)
+    bone = read_json(tmp_path / "bone.json")
+    assert bone["network"]["models_dice_min"] == dice
+    assert [flag for flag in bone["flags"] if flag == "models_disagree"] == flags
 
 
 def test_flags_of_the_scan_are_kept(hip, tmp_path):

@@ -14,7 +14,7 @@ from hipqct.image import Image
 from hipqct.io.images import write_image
 from hipqct.steps.mesh import export_mesh
 
-OUTPUTS = ("surface.stl", "hex.inp", "hex.vtu", "mesh.json")
+OUTPUTS = ("surface.stl", "hex.inp", "hex.vtu", "tet.inp", "tet.vtu", "mesh.json")
 
 
 def place(mask: Image) -> Image:
@@ -37,10 +37,8 @@ def scan(tmp_path_factory):
 
 
 def export(scan_folder, out, options=None, **calibration):
-    paths = [out / name for name in OUTPUTS]
-    export_mesh(
-        scan_folder / "mask.nii.gz", scan_folder / "resampled.nii.gz", *paths, options or {}, **calibration
-    )
+    paths = (scan_folder / "mask.nii.gz", scan_folder / "resampled.nii.gz")
+    export_mesh(*paths, out, options or {}, **calibration)
     return json.loads((out / "mesh.json").read_text())
 
 
@@ -54,7 +52,7 @@ def test_a_calibrated_scan_gives_a_model_with_materials(scan, tmp_path):
     assert facts["surface"]["euler_number"] == 2
     assert facts["hex"]["volume_mm3"] == pytest.approx(volume_mm3, rel=0.03)
     assert facts["hex"]["min_jacobian_mm3"] == pytest.approx(27.0)
-    material = facts["material"]
+    material = facts["material"] | facts["hex"]["material"]
     assert material["calibration"] == {"slope": 0.8, "intercept": -5.0, "basis": "K2HPO4"}
     assert material["density_laws"][0]["name"] == "keyak1994_ash"
     assert material["modulus_law"]["pieces"][-1]["up_to_g_cm3"] is None
@@ -72,6 +70,14 @@ def test_a_calibrated_scan_gives_a_model_with_materials(scan, tmp_path):
     assert "UNCALIBRATED" not in (tmp_path / "hex.inp").read_text()
     back = meshio.read(tmp_path / "hex.vtu")
     assert {"hu", "bone_fraction", "density_mg_cm3", "youngs_modulus_mpa", "material"} <= set(back.cell_data)
+    tet = facts["tet"]
+    assert abs(tet["volume_error_percent"]) < 0.1
+    assert tet["min_dihedral_deg"] > 10
+    assert tet["material"]["mineral_mesh_mg"] == pytest.approx(material["mineral_mask_mg"], rel=0.05)
+    deck = read_deck(tmp_path / "tet.inp")
+    assert set(deck["types"].values()) == {"C3D10"}
+    assert len(deck["material"]) == tet["material"]["bins"]
+    assert len(meshio.read(tmp_path / "tet.vtu").cells_dict["tetra10"]) == tet["elements"]
     assert trimesh.load(tmp_path / "surface.stl").is_volume
 
 
@@ -88,8 +94,9 @@ def test_without_a_calibration_there_are_no_moduli_and_every_file_says_so(scan, 
     facts = export(scan[0], tmp_path)
     assert facts["uncalibrated"] and facts["flags"] == ["uncalibrated"]
     assert facts["material"] is None
-    text = (tmp_path / "hex.inp").read_text()
-    assert "UNCALIBRATED" in text and "*MATERIAL" not in text and "*ELASTIC" not in text
+    for name in ("hex.inp", "tet.inp"):
+        text = (tmp_path / name).read_text()
+        assert "UNCALIBRATED" in text and "*MATERIAL" not in text and "*ELASTIC" not in text
     back = meshio.read(tmp_path / "hex.vtu")
     assert set(back.cell_data) == {"hu", "bone_fraction", "uncalibrated"}
     assert np.abs(back.cell_data["hu"][0] - 350).max() < 60
@@ -109,7 +116,9 @@ def test_a_mean_modulus_is_not_the_modulus_of_the_mean(scan, tmp_path):
         export(scan[0], tmp_path, {"average": average}, slope=0.4, intercept=0.0)
         for average in ("density", "modulus")
     ]
-    assert results[1]["material"]["modulus_min_mpa"] > results[0]["material"]["modulus_min_mpa"]
+    for mesh in ("hex", "tet"):
+        lowest_mpa = [facts[mesh]["material"]["modulus_min_mpa"] for facts in results]
+        assert lowest_mpa[1] > lowest_mpa[0]
 
 
 def test_a_hydroxyapatite_calibration_takes_its_own_laws(scan, tmp_path):
@@ -155,7 +164,8 @@ def test_faults_of_the_mask_become_flags(tmp_path):
         "several_components",
         "filled_cavities",
         "touches_scan_top",
-        "modulus_max_mpa",
+        "hex_modulus_max_mpa",
+        "tet_modulus_max_mpa",
     }
     assert facts["mask"]["components"] == 2 and facts["mask"]["filled_voxels"] == 16
     assert facts["mask"]["touches_first_slice"]

@@ -8,6 +8,7 @@ import SimpleITK as sitk
 
 from hipqct.metrics import (
     average_surface_distance_mm,
+    bootstrap_interval,
     dice,
     hausdorff95_mm,
     relative_error_percent,
@@ -165,3 +166,17 @@ def test_too_few_hips_leave_gaps():
     assert {k for k, v in two.items() if math.isnan(v)} == {"r2_p"}
     alike = volume_agreement([5.0, 5.0, 5.0], [4.0, 5.0, 6.0])
     assert {k for k, v in alike.items() if math.isnan(v)} == {"r2", "r2_p"}
+
+
+def test_the_bootstrap_interval_of_a_mean_is_that_of_the_normal_distribution():
+    values = np.random.default_rng(0).normal(10, 2, 200)
+    low, high = bootstrap_interval(np.mean, values)
+    half = 1.96 * values.std(ddof=1) / np.sqrt(200)
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.06)
+
+
+def test_paired_samples_are_resampled_together():
+    reference = np.random.default_rng(0).normal(90, 20, 40)
+    low, high = bootstrap_interval(lambda r, p: (p - r).mean(), reference, reference + 3)
+    assert (low, high) == pytest.approx((3, 3))
+    assert np.isnan(bootstrap_interval(np.mean, np.array([1.0, 2.0]))).all()

@@ -84,7 +84,7 @@ def test_a_folder_without_model_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"side": "both"}, "side must be left"),
+        ({"side": "right"}, "side must be left or both"),
         ({"normalisation": {"clip_hu": [100, -100]}}, "clip_hu rising"),
         ({"network": TINY | {"filters": [2, 4]}}, "impossible network"),
         ({"window": None}, "lacks window"),

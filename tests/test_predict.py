@@ -10,6 +10,7 @@ from hipqct import predict
 from hipqct.errors import ModelError
 from hipqct.predict import (
     Engine,
+    combine_models,
     normalise,
     predict_probability,
     select_device,
@@ -150,3 +151,18 @@ def test_segmentation_on_the_cpu_never_loads_tensorflow():
         "raise SystemExit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_models_that_agree_and_models_that_do_not():
+    first = np.zeros((8, 8, 8), np.float32)
+    first[2:6, 2:6, 2:6] = 0.9
+    shifted = np.roll(first, 2, axis=0)
+    mean, spread, facts = combine_models([first, first])
+    np.testing.assert_array_equal(mean, first)
+    assert spread.max() == 0
+    assert facts == {"models_dice_min": 1.0}
+    mean, spread, facts = combine_models([first, first, shifted])
+    assert facts["models_dice_min"] == pytest.approx(0.5)
+    assert spread.max() == pytest.approx(0.9 * np.sqrt(2) / 3)
+    assert combine_models([first])[1:] == (None, {})
+    assert combine_models([first * 0, first * 0])[2] == {}

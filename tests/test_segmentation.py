@@ -7,7 +7,7 @@ import pytest
 from hipqct import predict
 from hipqct.errors import ModelError
 from hipqct.image import Image
-from hipqct.io.hdf5 import read_probability, write_roi
+from hipqct.io.hdf5 import read_disagreement, read_probability, write_roi
 from hipqct.io.models import read_model, write_model
 from hipqct.network import PAPER, weight_shapes
 from hipqct.steps.segmentation import segment_femur
@@ -100,6 +100,11 @@ def test_several_models_are_averaged(tmp_path, model_dir):
         maps.append(probability.array)
     assert np.abs(maps[0] - maps[1]).max() > 0.1
     np.testing.assert_allclose(maps[2], (maps[0] + maps[1]) / 2, atol=1 / 255)
+    expected = predict.combine_models(maps[:2])[2]["models_dice_min"]
+    assert facts["models_dice_min"] == pytest.approx(expected, abs=0.02)
+    np.testing.assert_allclose(
+        read_disagreement(tmp_path / "p.h5").array, np.abs(maps[0] - maps[1]) / 2, atol=1.5 / 255
+    )
     assert facts["model"] == "tiny, other" and len(facts["weights_sha256"].split(", ")) == 2
 
 

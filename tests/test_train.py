@@ -47,6 +47,7 @@ def make_crops(count: int) -> list[Crop]:
 
 
 CROPS = make_crops(4)
+TIMED = ("seconds", "waiting_share")
 
 
 def train(recipe=RECIPE, steps=None, state=None, first_step=0, minutes=10.0):
@@ -56,10 +57,10 @@ def train(recipe=RECIPE, steps=None, state=None, first_step=0, minutes=10.0):
         set_state(model, state)
 
     def on_epoch(step, row):
-        rows.append({name: value for name, value in row.items() if name != "seconds"})
+        rows.append({name: value for name, value in row.items() if name not in TIMED})
         states[step] = get_state(model)
 
-    train_vnet(model, CROPS[:3], CROPS[3:], recipe, on_epoch, first_step, minutes)
+    train_vnet(model, CROPS[:3], {"validation": CROPS[3:]}, recipe, on_epoch, first_step, minutes)
     return model, rows, states
 
 
@@ -68,15 +69,16 @@ def test_a_restart_goes_on_as_if_never_stopped_and_learns():
     assert rows[-1]["validation_dice"] > 0.6  # guessing gives 0.2: a ball is a tenth of its crop
     assert rows[-1]["loss"] < rows[0]["loss"]
     _, later, again = train(state=states[20], first_step=20)
-    assert later[-1]["step"] == 30
-    assert later[-1]["loss"] == pytest.approx(rows[-1]["loss"], rel=1e-4)
+    assert later == [pytest.approx(rows[-1], rel=1e-4)]
+    assert later[0]["step"] == 30
+    assert later[0]["epoch"] == 3
     for name, values in states[30].items():
         np.testing.assert_allclose(again[30][name], values, rtol=1e-3, atol=1e-4)
 
 
-def test_the_clock_ends_a_training_with_its_state_saved():
+def test_the_clock_ends_a_training_after_a_whole_epoch():
     _, rows, states = train(minutes=0.0)
-    assert [row["step"] for row in rows] == list(states) == [1]
+    assert [row["step"] for row in rows] == list(states) == [10]
 
 
 def test_frozen_norm_keeps_the_statistics():
@@ -101,7 +103,7 @@ def test_a_batch_depends_on_seed_and_step_only():
 
 def test_patches_stay_inside_the_crop():
     rng = np.random.default_rng(0)
-    centres = np.array([draw_centre(CROPS[0].mask, (32, 32, 8), rng) for _ in range(300)])
+    centres = np.array([draw_centre(CROPS[0], (32, 32, 8), rng) for _ in range(300)])
     assert np.all(centres - 15.5 >= [0, 0, 4 - 0.5 - 15.5])
     assert np.all(centres[:, :2] + 15.5 <= 39)
     assert np.all(centres[:, 2] + 3.5 <= 11)
@@ -123,3 +125,12 @@ def test_a_state_of_another_network_is_refused():
     state.popitem()
     with pytest.raises(ValueError, match="state must hold"):
         set_state(start_model(RECIPE), state)
+
+
+def test_mirroring_is_for_models_of_both_sides_only():
+    mirrored = Ranges(mirror=(0.5, (1.0, 1.0)))
+    assert Recipe(side="both", ranges=mirrored).plan()["side"] == "both"
+    with pytest.raises(ValueError, match="right femurs"):
+        Recipe(side="left", ranges=mirrored)
+    with pytest.raises(ValueError, match="side must be"):
+        Recipe(side="right")

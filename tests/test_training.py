@@ -1,61 +1,146 @@
-"""The training step: files in, a usable model out, and it goes on where it was stopped."""
+"""The training step: a model per fold, and it goes on where it was stopped with the same result."""
 
 import numpy as np
 import pytest
 
 from hipqct.errors import ModelError
-from hipqct.io.models import read_model
-from hipqct.network import PAPER
-from hipqct.phantom.parameters import CONTACT_MM, TRAIN_SEEDS, sample_parameters
-from hipqct.steps.training import draw_changes, read_crops, train_model
+from hipqct.folds import TEST
+from hipqct.io.dataset import Dataset, Hip, write_dataset
+from hipqct.io.models import read_checkpoint, read_model
+from hipqct.io.tables import read_table
+from hipqct.network import PAPER, PRESETS
+from hipqct.steps.accuracy import judge_models, tabulate_training
+from hipqct.steps.training import make_recipe, train_fold, train_model
 
-NETWORK = PAPER | {"filters": (2, 2), "encoder_convolutions": (1, 1), "decoder_convolutions": (1,)}
-
-
-@pytest.fixture
-def crops_dir(tmp_path):
-    rng = np.random.default_rng(0)
-    (tmp_path / "crops").mkdir()
-    for name in ("a_left", "b_left"):
-        mask = rng.random((16, 16, 8)) > 0.8
-        np.savez(tmp_path / "crops" / f"{name}.npz", ct=np.where(mask, 800, 0).astype(np.int16), mask=mask)
-    return tmp_path / "crops"
-
-
-def test_a_training_that_was_stopped_goes_on_and_leaves_a_model(tmp_path, crops_dir):
-    from hipqct.train import Recipe
-
-    recipe = Recipe(network=NETWORK, window=(16, 16, 8), patch=(16, 16, 8), steps=3, steps_per_epoch=3)
-    train_model(crops_dir, crops_dir, tmp_path / "tiny", recipe, minutes=0)
-    train_model(crops_dir, crops_dir, tmp_path / "tiny", recipe)
-    history = (tmp_path / "tiny" / "history.tsv").read_text().splitlines()
-    assert history[0].split("\t")[0] == "step"
-    assert [line.split("\t")[0] for line in history[1:]] == ["1", "3"]
-    plan, weights = read_model(tmp_path / "tiny")
-    assert plan["name"] == "tiny"
-    assert plan["training"]["crops"] == 2
-    assert weights["probability/kernel"].shape == (1, 1, 1, 2, 1)
+SHAPE, SPACING_MM = (48, 48, 16), (2.0, 2.0, 5.0)
+SETTINGS = {
+    "network": "compact",
+    "backend": "tensorflow",
+    "epochs": 2,
+    "batch": 2,
+    "patch": [32, 32, 8],
+    "learning_rate": 0.01,
+    "final_learning_rate": 0.01,
+    "alpha": 1e-6,
+    "dropout": 0.2,
+    "clip_hu": [-200, 1500],
+    "seed": 1,
+    "selection": "validation",
+    "augmentation": {"rotation": [0.5, -15, 15], "noise": [0.5, 5, 20]},
+}
+TIMED = ["seconds", "waiting_share"]
+TINY = PAPER | {"filters": (4, 6), "encoder_convolutions": (1, 1), "decoder_convolutions": (1,)}
 
 
-def test_crops_keep_their_type(crops_dir):
-    crops = read_crops(crops_dir)
-    assert [crop.name for crop in crops] == ["a_left", "b_left"]
-    assert (crops[0].ct.dtype, crops[0].mask.dtype) == (np.int16, bool)
+@pytest.fixture(autouse=True)
+def tiny_network(monkeypatch):
+    monkeypatch.setitem(PRESETS, "compact", TINY | {"batch_norm": True})
 
 
-def test_a_folder_without_crops_is_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"holds no crops .*build the training set first"):
-        read_crops(tmp_path)
+def ball(i: int) -> tuple[np.ndarray, np.ndarray]:
+    """A bright ball of some 24,000 mm3 that leaves the crop below, as a femur does."""
+    centre_mm = np.array([40, 45, 25]) + np.random.default_rng(i).uniform(-6, 6, 3)
+    axes = [np.arange(n) * mm for n, mm in zip(SHAPE, SPACING_MM, strict=True)]
+    x, y, z = np.meshgrid(*axes, indexing="ij")
+    mask = (x - centre_mm[0]) ** 2 + (y - centre_mm[1]) ** 2 + (0.6 * (z - centre_mm[2])) ** 2 < 17**2
+    return np.where(mask, 900, -100).astype(np.int16), mask
 
 
-def test_training_phantoms_are_harder_than_a_cohorts_and_always_valid():
-    drawn = [draw_changes(np.random.default_rng(seed)) for seed in range(200)]
-    for seed, changes in enumerate(drawn[:40]):
-        sample_parameters(TRAIN_SEEDS[seed], **changes)
-    for name, low, high in (
-        ("joint_space_mm", 0.2, 0.4),
-        ("texture_mg_cm3", 0.1, 0.3),
-        ("slice_mm", 0.4, 0.6),
-    ):
-        assert low < np.mean([name in changes for changes in drawn]) < high
-    assert all(c["joint_space_mm"] > CONTACT_MM for c in drawn if "joint_space_mm" in c)
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("set") / "dataset.h5"
+    folds = [0, 0, 1, 1, 2, 2, TEST, TEST, TEST, TEST]
+    hips = [Hip(f"S{i}", "left", *ball(i), "FM"[i % 2], 60.0, fold) for i, fold in enumerate(folds)]
+    write_dataset(hips, path, {"side": "left", "spacing_mm": SPACING_MM, "data": "synthetic"})
+    return path
+
+
+def history(folder):
+    return read_table(folder / "history.tsv").drop(columns=TIMED)
+
+
+def test_a_fold_leaves_a_model_its_history_and_its_curves(tmp_path, dataset):
+    train_fold(dataset, tmp_path / "fold-0", "all", 0, SETTINGS)
+    plan, weights = read_model(tmp_path / "fold-0")
+    assert plan["name"] == "all-fold-0"
+    assert plan["window"] == [48, 48, 32]
+    assert plan["training"]["data"] == "synthetic"
+    assert plan["training"]["hips"] == {
+        "training": ["S2_left", "S3_left", "S4_left", "S5_left"], "validation": ["S0_left", "S1_left"]
+    }  # fmt: skip
+    rows = read_table(tmp_path / "fold-0/history.tsv")
+    assert rows["epoch"].tolist() == [1, 2]
+    assert rows["step"].tolist() == [2, 4]
+    assert (tmp_path / "fold-0/curves.png").stat().st_size > 5000
+    assert list((tmp_path / "fold-0/events").iterdir())
+    _, best, record = read_checkpoint(tmp_path / "fold-0/checkpoint.h5")
+    chosen = int(np.argmax([row["validation_dice"] for row in record["history"]]))
+    assert record["history"][chosen]["validation_dice"] == pytest.approx(rows["validation_dice"].max())
+    for name, values in weights.items():
+        np.testing.assert_array_equal(values, best[name])
+
+
+def test_a_fold_that_was_stopped_goes_on_and_ends_with_the_same_history(tmp_path, dataset):
+    from hipqct.train import Crop
+
+    longer = SETTINGS | {"epochs": 3}
+    train_fold(dataset, tmp_path / "whole", "all", 1, longer)
+    with Dataset(dataset) as data:
+        hips = data.hips()
+        crops = {
+            "training": [Crop(h.name, h.ct, h.mask) for h in hips if h.fold in (0, 2)],
+            "validation": [Crop(h.name, h.ct, h.mask) for h in hips if h.fold == 1],
+        }
+        recipe = make_recipe(longer, data, crops["training"])
+        facts = {"name": "stopped", "training": {"data": "synthetic"}}
+        args = (crops, tmp_path / "stopped", recipe, facts, "validation_dice")
+        train_model(*args, minutes=0)
+        assert len(history(tmp_path / "stopped")) == 1
+        train_model(*args, minutes=0)
+        train_model(*args)
+        before = read_model(tmp_path / "stopped")[1]
+        train_model(*args)  # nothing is left to do
+        for name, values in read_model(tmp_path / "stopped")[1].items():
+            np.testing.assert_array_equal(values, before[name])
+    expected, found = history(tmp_path / "whole"), history(tmp_path / "stopped")
+    np.testing.assert_allclose(found, expected, rtol=2e-3)
+
+
+def test_other_settings_start_anew(tmp_path, dataset):
+    once = SETTINGS | {"epochs": 1}
+    train_fold(dataset, tmp_path, "all", 0, once)
+    first = history(tmp_path)
+    train_fold(dataset, tmp_path, "all", 0, once | {"seed": 2})
+    assert len(history(tmp_path)) == 1
+    assert history(tmp_path)["loss"][0] != first["loss"][0]
+
+
+def test_the_papers_selection_watches_the_test_set(tmp_path, dataset):
+    train_fold(dataset, tmp_path, "female", 0, SETTINGS | {"epochs": 1, "selection": "paper"})
+    assert {"validation_dice", "test_dice"} <= set(history(tmp_path).columns)
+    assert read_model(tmp_path)[0]["training"]["hips"]["test"] == ["S6_left", "S8_left"]
+
+
+def test_impossible_trainings_are_refused(tmp_path, dataset):
+    with pytest.raises(ModelError, match="fold 7 of 'all' has no hip for validation"):
+        train_fold(dataset, tmp_path, "all", 7, SETTINGS)
+    mirrored = SETTINGS | {"augmentation": {"mirror": [0.5, 1, 1]}}
+    with pytest.raises(ModelError, match="train/side is left"):
+        train_fold(dataset, tmp_path, "all", 0, mirrored)
+
+
+def test_the_test_set_is_judged_and_tabulated(tmp_path, dataset):
+    settings = SETTINGS | {"epochs": 12, "batch": 1, "augmentation": {}}
+    train_fold(dataset, tmp_path / "fold-0", "all", 0, settings)
+    judge_models(dataset, [tmp_path / "fold-0/plan.json"] * 2, tmp_path / "test.tsv", "all", 8, "cpu", 2)
+    tested = read_table(tmp_path / "test.tsv")
+    assert tested["subject"].tolist() == ["S6", "S7", "S8", "S9"]
+    assert set(tested["status"]) == {"done"}
+    assert tested["dice"].min() > 0.7
+    assert set(tested["flags"].str.split(",").str[0]) == {"synthetic"}
+    tabulate_training({"all": tmp_path / "test.tsv"}, tmp_path / "accuracy.tsv", tmp_path / "figures")
+    row = read_table(tmp_path / "accuracy.tsv").iloc[0]
+    assert (row["cohort"], row["n"], row["failed"]) == ("all", 4, 0)
+    assert row["dice_low"] <= row["dice_mean"] <= row["dice_high"]
+    assert row["dice_mean"] == pytest.approx(tested["dice"].mean())
+    assert (tmp_path / "figures/all/volume_agreement.svg").is_file()

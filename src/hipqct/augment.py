@@ -2,7 +2,7 @@
 
 Drawing gives a plain record (`Augmentation`) which can be looked at and applied again; applying is
 deterministic. Rotations and scalings act in physical space, because a voxel is 0.8 x 0.8 x 3 mm.
-There is no mirroring: the network knows left femurs only.
+Mirroring turns a left femur into a right one: only a model for both sides may be trained with it.
 """
 
 from dataclasses import dataclass, field
@@ -32,6 +32,7 @@ class Ranges:
     noise: tuple[float, tuple[float, float]] = (0.5, (5.0, 60.0))  # SD in HU
     noise_grain: tuple[float, tuple[float, float]] = (0.6, (0.3, 1.2))  # in-plane sigma of the noise, mm
     truncation: tuple[float, tuple[float, float]] = (0.1, (0.2, 0.9))  # share of the patch kept along z
+    mirror: tuple[float, tuple[float, float]] = (0.0, (1.0, 1.0))  # across the sagittal plane: 1 is mirrored
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Augmentation:
     truncation: float = 1.0  # share of slices kept; the last or first kept one then repeats
     keep_head_end: bool = False  # which end a truncation keeps
     noise_seed: int = field(default=0, repr=False)
+    mirrored: bool = False
 
 
 def draw_augmentation(rng: np.random.Generator, ranges: Ranges) -> Augmentation:
@@ -77,6 +79,7 @@ def draw_augmentation(rng: np.random.Generator, ranges: Ranges) -> Augmentation:
         truncation=draw(ranges.truncation, 1.0),
         keep_head_end=bool(rng.random() < 0.5),
         noise_seed=int(rng.integers(2**32)),
+        mirrored=bool(draw(ranges.mirror, 0.0)),
     )
 
 
@@ -84,17 +87,34 @@ def cut_patch(array: np.ndarray, spacing_mm, centre, size, augmentation: Augment
     """Cut a rotated, scaled patch of ``size`` voxels round index ``centre``, linearly interpolated, float32.
 
     Outside the array its edge repeats, as at inference (`hipqct.predict`). A scale of 1.1 makes the hip
-    10% larger.
+    10% larger. ``array`` may be an HDF5 dataset: only the box that the patch needs is read.
     """
     spacing_mm, centre = np.asarray(spacing_mm, float), np.asarray(centre, float)
     turn = Rotation.from_euler("xyz", augmentation.rotation_deg, degrees=True).as_matrix()
     matrix = turn * spacing_mm / spacing_mm[:, None] / augmentation.scale
     middle = (np.asarray(size, float) - 1) / 2
     offset = centre - matrix @ middle
+    low, box = _needed_box(matrix, offset, size, array.shape)
+    part = np.asarray(array[box])
     patch = affine_transform(
-        array, matrix, offset, output_shape=tuple(size), output=np.float32, order=1, mode="nearest"
+        part.view(np.uint8) if part.dtype == bool else part,
+        matrix,
+        offset - low,
+        output_shape=tuple(size),
+        output=np.float32,
+        order=1,
+        mode="nearest",
     )
-    return _truncate(patch, augmentation)
+    return _truncate(patch[::-1] if augmentation.mirrored else patch, augmentation)
+
+
+def _needed_box(matrix: np.ndarray, offset: np.ndarray, size, shape) -> tuple[np.ndarray, tuple]:
+    """First index and slices of the part of an array that a patch's voxels lie in, neighbours included."""
+    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in size], indexing="ij"), -1).reshape(-1, 3)
+    places = corners @ matrix.T + offset
+    low = np.clip(np.floor(places.min(axis=0)).astype(int), 0, np.subtract(shape, 1))
+    high = np.clip(np.ceil(places.max(axis=0)).astype(int) + 1, low + 1, shape)
+    return low, tuple(slice(a, b) for a, b in zip(low, high, strict=True))
 
 
 def _truncate(patch: np.ndarray, augmentation: Augmentation) -> np.ndarray:

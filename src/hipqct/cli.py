@@ -50,6 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
     phantoms = commands.add_parser("phantom", help=text, description=text)
     add_phantom_commands(phantoms.add_subparsers(required=True, metavar="one|cohort"))
 
+    add_training_options(add("train", train_on_phantoms, "Train a model on phantoms made on the spot."))
+
     summary = add("summary", print_summary, "Say where the results are and how well the masks fit.")
     summary.add_argument("--results", type=Path, default=Path("results"))
     return parser
@@ -76,6 +78,64 @@ def add_phantom_commands(commands) -> None:
     cohort.add_argument("--format", choices=("dicom", "nifti"), default="dicom")
     cohort.add_argument("--processes", type=int, default=1, help="phantoms at a time, up to 1.2 GB each")
     cohort.add_argument("--table-only", action="store_true", help="draw it and compare it, make no scans")
+
+
+def add_training_options(train) -> None:
+    """`hipqct train`."""
+    train.add_argument("folder", type=Path, metavar="DIR", help="the same command goes on where it stopped")
+    train.add_argument("--phantoms", type=int, default=60, help="two hips each")
+    train.add_argument("--validation", type=int, default=3, help="phantoms that are only watched")
+    train.add_argument("--preset", choices=("compact", "paper"), default="compact", help="the network")
+    train.add_argument("--backend", choices=("tensorflow", "torch", "jax"), default="tensorflow")
+    train.add_argument("--minutes", type=float, default=float("inf"), help="end with the last epoch within")
+    train.add_argument("--first-model", type=Path, help="start from this model's weights")
+    train.add_argument("--piece-mb", type=float, help="write the weights in pieces of at most so many MB")
+    train.add_argument("--processes", type=int, default=1, help="phantoms at a time, up to 1.2 GB each")
+    train.add_argument("--threads", type=int, default=2)
+    for name, kind, default in (
+        ("--steps", int, 1000),
+        ("--steps-per-epoch", int, 50),
+        ("--batch", int, 2),
+        ("--learning-rate", float, 1e-3),
+        ("--final-learning-rate", float, 1e-5),
+        ("--alpha", float, 1e-6),
+        ("--seed", int, 0),
+    ):
+        train.add_argument(name, type=kind, default=default)
+    train.add_argument("--patch", type=int, nargs=3, default=(96, 96, 32), metavar="N")
+    train.add_argument("--clip-hu", type=float, nargs=2, default=(-200.0, 1500.0), metavar="HU")
+    train.add_argument("--frozen-norm", action="store_true", help="keep batch normalisation's statistics")
+
+
+def train_on_phantoms(options) -> None:
+    """`hipqct train`: the learning rate falls along half a cosine over all steps, whatever the minutes."""
+    import os
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
+    from hipqct.steps import phantom_training
+
+    recipe = ("batch", "steps", "steps_per_epoch", "learning_rate", "final_learning_rate", "alpha", "seed")
+    choices = {name: getattr(options, name) for name in (*recipe, "frozen_norm")}
+    choices |= {"patch": tuple(options.patch), "clip_hu": tuple(options.clip_hu)}
+    phantom_training.train_on_phantoms(
+        options.folder,
+        options.phantoms,
+        options.validation,
+        options.preset,
+        options.backend,
+        choices,
+        options.minutes,
+        options.first_model,
+        options.processes,
+        options.piece_mb,
+        _report_phantoms,
+    )
+    print(f"the model is in {options.folder}: plan.json, weights.h5, history.tsv, curves.png")
+
+
+def _report_phantoms(done: int, total: int) -> None:
+    bar = "#" * (30 * done // total)
+    print(f"\r[{bar:<30}] {done} of {total} phantoms", end="", file=sys.stderr, flush=True)
 
 
 def write_samples(options) -> None:
@@ -172,11 +232,7 @@ def write_cohort(options) -> None:
     if options.table_only:
         return
 
-    def report(done, total):
-        bar = "#" * (30 * done // total)
-        print(f"\r[{bar:<30}] {done} of {total} phantoms", end="", file=sys.stderr, flush=True)
-
-    make_cohort(options.folder, rows, options.format, options.processes, report)
+    make_cohort(options.folder, rows, options.format, options.processes, _report_phantoms)
     print(f"\nthe cohort is in {options.folder}; its sample sheet is {options.folder / 'samples.tsv'}")
 
 

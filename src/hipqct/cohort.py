@@ -1,8 +1,10 @@
 """The cohort's tables: one row per hip, and the statistics of all, of men and of women."""
 
+import numpy as np
 import pandas as pd
 
-from hipqct.metrics import volume_agreement
+from hipqct.metrics import bootstrap_interval, determination, volume_agreement
+from hipqct.phantom import SYNTHETIC
 
 COHORTS = {"all": None, "male": "M", "female": "F"}
 MEASURED = (
@@ -19,7 +21,6 @@ EVALUATED = (*SCORES, "volume_reference_mm3", "volume_predicted_mm3", "relative_
 DESCRIBED = ("subject", "side", "sex", "age", "group", "status", "exclude")
 SUBJECT_COLUMNS = (*DESCRIBED, *MEASURED, *EVALUATED, "flags")
 TEXT_COLUMNS = ("subject", "side", "sex", "group", "status", "exclude", "flags", "step", "reason")
-SYNTHETIC = "synthetic"  # flag of a hip whose scan is one of the workflow's own phantoms
 FAILURE_COLUMNS = ("subject", "side", "step", "reason")
 
 
@@ -74,3 +75,39 @@ def volume_agreement_table(subjects: pd.DataFrame) -> pd.DataFrame:
         predicted_mm3 = evaluated["volume_predicted_mm3"].to_numpy(dtype=float)
         rows.append({"cohort": cohort, **volume_agreement(reference_mm3, predicted_mm3)})
     return pd.DataFrame(rows)
+
+
+def accuracy_table(tested: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The paper's Table 1 for models trained on different cohorts, each on its own test set.
+
+    Means, SDs (ddof 1) and 95% bootstrap intervals (``_low``, ``_high``) of the scores, then the agreement of
+    volumes with intervals for MAE, R2 and bias.
+
+    Args:
+        tested: by the cohort that the model was trained on, its test hips as in `subject_table`.
+    """
+    rows = []
+    for cohort, hips in tested.items():
+        done = select(hips, "all").dropna(subset=["dice"])
+        row = {"cohort": cohort, "n": len(done), "failed": int((hips["status"] == "failed").sum())}
+        for score in SCORES:
+            values = done[score].to_numpy(float)
+            row |= {f"{score}_mean": _mean(values), f"{score}_sd": pd.Series(values).std(ddof=1)}
+            row |= _interval(score, np.mean, values)
+        reference_mm3 = done["volume_reference_mm3"].to_numpy(float)
+        predicted_mm3 = done["volume_predicted_mm3"].to_numpy(float)
+        row |= {k: v for k, v in volume_agreement(reference_mm3, predicted_mm3).items() if k != "n"}
+        row |= _interval("mae_mm3", lambda r, p: np.abs(p - r).mean(), reference_mm3, predicted_mm3)
+        row |= _interval("r2", lambda r, p: determination(r, p)[0], reference_mm3, predicted_mm3)
+        row |= _interval("bias_mm3", lambda r, p: (p - r).mean(), reference_mm3, predicted_mm3)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _interval(name: str, statistic, *samples: np.ndarray) -> dict:
+    low, high = bootstrap_interval(statistic, *samples)
+    return {f"{name}_low": low, f"{name}_high": high}

@@ -222,6 +222,28 @@ def _draw_column(axes, x: int, values: np.ndarray, colour: str) -> None:
         axes.add_patch(box)
 
 
+def draw_curves(history: pd.DataFrame) -> Figure:
+    """A training's loss and Dice by epoch, from history.tsv."""
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    loss, dice = figure.subplots(1, 2)
+    loss.plot(history["epoch"], history["loss"], color="0.2", linewidth=1)
+    loss.set(xlabel="epoch", ylabel="loss (1 − Dice + L2)")
+    names = {
+        "training_dice": "training (soft, patches)",
+        "validation_dice": "validation",
+        "test_dice": "test",
+    }
+    for (column, label), colour in zip(names.items(), ("0.6", "#0072B2", "#D55E00"), strict=True):
+        if column in history and history[column].notna().any():
+            dice.plot(history["epoch"], history[column], color=colour, linewidth=1.2, label=label)
+    dice.set(xlabel="epoch", ylabel="Dice")
+    dice.legend(fontsize=7.5, loc="lower right", frameon=False)
+    for axes in (loss, dice):
+        axes.locator_params(axis="x", integer=True)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 # Name of the file: how to draw it, and of which hips; none is drawn without any.
 FIGURES = {
     "measures": (draw_measures, _measured),

@@ -7,11 +7,14 @@ from hipqct.material import MaterialBins, material_name
 from hipqct.mesh import (
     HexMesh,
     Surface,
+    TetMesh,
     corner_jacobians_mm3,
+    dihedral_angles_deg,
     enclosed_volume_mm3,
     euler_number,
     is_closed,
     surface_area_mm2,
+    tet_volumes_mm3,
 )
 from hipqct.surface import solid_mask
 
@@ -21,7 +24,13 @@ SURFACE_VOLUME_LIMIT_PERCENT = 0.1
 HEX_VOLUME_LIMIT_PERCENT = 3.0
 # Mineral in full cubes at their mean in-mask density, against the mask's: follows the volume.
 HEX_MINERAL_LIMIT_PERCENT = 5.0
-# More than this share of elements at the minimum modulus: fat round the mask, or a wrong calibration.
+# The mesh is built to a tenth of it.
+TET_VOLUME_LIMIT_PERCENT = 0.5
+# Isosurface stuffing promises 10.7 degrees; femurs have 14 to 18.
+TET_DIHEDRAL_LIMIT_DEG = 10.0
+# Mineral integrated over the tetrahedra, air and fat at their edge included, against the mask's.
+TET_MINERAL_LIMIT_PERCENT = 5.0
+# More than this share of the volume at the minimum modulus: fat round the mask, or a wrong calibration.
 # Fatty marrow of a long shaft makes 2% to 9% on the scans tried.
 AT_MINIMUM_LIMIT_PERCENT = 10.0
 # Compact bone ends near 20,000 MPa; stiffer is metal in the mask, or a wrong calibration.
@@ -56,13 +65,30 @@ def surface_facts(surface: Surface, mask_volume_mm3: float) -> dict:
     }
 
 
+def tet_facts(mesh: TetMesh, mask_volume_mm3: float, bins: MaterialBins | None) -> dict:
+    """Size, volume error, worst angle and sets (members of each) of a tetrahedral mesh."""
+    volumes_mm3 = tet_volumes_mm3(mesh.points_mm, mesh.cells)
+    return {
+        **mesh.facts,
+        "nodes": len(mesh.points_mm),
+        "elements": len(mesh.cells),
+        "volume_mm3": float(volumes_mm3.sum()),
+        "volume_error_percent": 100 * (float(volumes_mm3.sum()) / mask_volume_mm3 - 1),
+        "min_volume_mm3": float(volumes_mm3.min()),
+        "min_dihedral_deg": float(dihedral_angles_deg(mesh.points_mm, mesh.cells).min()),
+        "node_sets": {name: len(nodes) for name, nodes in mesh.node_sets.items()},
+        "element_sets": _element_sets(len(mesh.cells), bins),
+    }
+
+
+def _element_sets(elements: int, bins: MaterialBins | None) -> dict[str, int]:
+    counts = [] if bins is None else np.bincount(bins.bin_of_cell)
+    return {"ALL": elements} | {material_name(i): int(count) for i, count in enumerate(counts)}
+
+
 def hex_facts(mesh: HexMesh, mask_volume_mm3: float, bins: MaterialBins | None) -> dict:
     """Size, volume error, worst Jacobian and sets (members of each) of a hexahedral mesh."""
     volume_mm3 = len(mesh.cells) * mesh.facts["cube_mm"] ** 3
-    element_sets = {"ALL": len(mesh.cells)}
-    if bins is not None:
-        counts = np.bincount(bins.bin_of_cell)
-        element_sets |= {material_name(index): int(count) for index, count in enumerate(counts)}
     return {
         **mesh.facts,
         "nodes": len(mesh.points_mm),
@@ -71,7 +97,7 @@ def hex_facts(mesh: HexMesh, mask_volume_mm3: float, bins: MaterialBins | None) 
         "volume_error_percent": 100 * (volume_mm3 / mask_volume_mm3 - 1),
         "min_jacobian_mm3": float(corner_jacobians_mm3(mesh.points_mm, mesh.cells).min()),
         "node_sets": {name: len(nodes) for name, nodes in mesh.node_sets.items()},
-        "element_sets": element_sets,
+        "element_sets": _element_sets(len(mesh.cells), bins),
     }
 
 
@@ -80,7 +106,7 @@ def check_gates(facts: dict) -> dict:
 
     A shaft that is cut by the first slice is how hip scans are and no gate; a head cut by the last is one.
     """
-    mask, material = facts["mask"], facts["material"]
+    mask, shared = facts["mask"], facts["material"]
     at_most = {
         "several_components": (mask["components"], 1),
         "empty_slices": (mask["empty_slices"], 0),
@@ -93,13 +119,18 @@ def check_gates(facts: dict) -> dict:
             SURFACE_VOLUME_LIMIT_PERCENT,
         ),
         "hex_volume_error_percent": (abs(facts["hex"]["volume_error_percent"]), HEX_VOLUME_LIMIT_PERCENT),
+        "tet_volume_error_percent": (abs(facts["tet"]["volume_error_percent"]), TET_VOLUME_LIMIT_PERCENT),
+        "tet_sharpness_deg": (90 - facts["tet"]["min_dihedral_deg"], 90 - TET_DIHEDRAL_LIMIT_DEG),
         "uncalibrated": (int(facts["uncalibrated"]), 0),
     }
-    if material is not None:
-        error = 100 * abs(material["mineral_mesh_mg"] / material["mineral_mask_mg"] - 1)
-        at_most["hex_mineral_error_percent"] = (error, HEX_MINERAL_LIMIT_PERCENT)
-        at_most["at_minimum_percent"] = (material["at_minimum_percent"], AT_MINIMUM_LIMIT_PERCENT)
-        at_most["modulus_max_mpa"] = (material["modulus_max_mpa"], MODULUS_LIMIT_MPA)
+    for name, mineral_limit in (("hex", HEX_MINERAL_LIMIT_PERCENT), ("tet", TET_MINERAL_LIMIT_PERCENT)):
+        if shared is None:
+            continue
+        material = facts[name]["material"]
+        error = 100 * abs(material["mineral_mesh_mg"] / shared["mineral_mask_mg"] - 1)
+        at_most[f"{name}_mineral_error_percent"] = (error, mineral_limit)
+        at_most[f"{name}_at_minimum_percent"] = (material["at_minimum_percent"], AT_MINIMUM_LIMIT_PERCENT)
+        at_most[f"{name}_modulus_max_mpa"] = (material["modulus_max_mpa"], MODULUS_LIMIT_MPA)
     return {
         name: {"value": value, "limit": limit, "passed": value <= limit}
         for name, (value, limit) in at_most.items()

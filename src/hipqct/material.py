@@ -127,11 +127,11 @@ def youngs_modulus_mpa(law: ModulusLaw, density_g_cm3, basis: str, minimum_mpa: 
     return np.where(density_g_cm3 > 0, np.maximum(modulus_mpa, minimum_mpa), minimum_mpa)
 
 
-def share_outside(law: ModulusLaw, density_g_cm3) -> float:
-    """Share (0 to 1) of the densities that lie outside the range the law was measured in."""
+def share_outside(law: ModulusLaw, density_g_cm3, weights=None) -> float:
+    """Share (0 to 1) of the densities, by weight, that lie outside the range the law was measured in."""
     density_g_cm3 = np.asarray(density_g_cm3)
     low, high = law.valid_g_cm3
-    return float(((density_g_cm3 < low) | (density_g_cm3 > high)).mean())
+    return float(np.average((density_g_cm3 < low) | (density_g_cm3 > high), weights=weights))
 
 
 def bin_modulus(modulus_mpa: np.ndarray, width: float) -> MaterialBins:

@@ -13,6 +13,9 @@ HEX_CORNER_NEIGHBOURS = np.array(
     [(1, 3, 4), (2, 0, 5), (3, 1, 6), (0, 2, 7), (7, 5, 0), (4, 6, 1), (5, 7, 2), (6, 4, 3)]
 )
 
+# Edges of a tetrahedron in the order of a C3D10's mid-edge nodes (VTK's too).
+TET_EDGES = np.array([(0, 1), (1, 2), (2, 0), (0, 3), (1, 3), (2, 3)])
+
 
 @dataclass(frozen=True)
 class Surface:
@@ -38,6 +41,25 @@ class HexMesh:
             and the mean over the cube's part inside the mask of every image given.
         node_sets: name to node indices, 0-based, ascending.
         facts: what building it found (grid, cubes dropped).
+    """
+
+    points_mm: np.ndarray
+    cells: np.ndarray
+    cell_data: dict[str, np.ndarray] = field(default_factory=dict)
+    node_sets: dict[str, np.ndarray] = field(default_factory=dict)
+    facts: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TetMesh:
+    """A mesh of quadratic tetrahedra in LPS world millimetres.
+
+    Args:
+        points_mm: nodes, shape ``(n, 3)``.
+        cells: node indices in C3D10 order, shape ``(m, 10)``: four corners, then the middles of `TET_EDGES`.
+        cell_data: one value per cell by name.
+        node_sets: name to node indices, 0-based, ascending.
+        facts: what building it found.
     """
 
     points_mm: np.ndarray
@@ -83,3 +105,24 @@ def corner_jacobians_mm3(points_mm: np.ndarray, cells: np.ndarray) -> np.ndarray
     corners = points_mm[cells]
     edges = corners[:, HEX_CORNER_NEIGHBOURS] - corners[:, :, None, :]
     return np.einsum("mci,mci->mc", edges[:, :, 0], np.cross(edges[:, :, 1], edges[:, :, 2]))
+
+
+def tet_volumes_mm3(points_mm: np.ndarray, tets: np.ndarray) -> np.ndarray:
+    """Signed volumes of tetrahedra (corners first), shape ``(m,)``; negative ones are inside out."""
+    a, b, c, d = (points_mm[tets[:, i]] for i in range(4))
+    return np.einsum("ij,ij->i", np.cross(b - a, c - a), d - a) / 6
+
+
+def dihedral_angles_deg(points_mm: np.ndarray, tets: np.ndarray) -> np.ndarray:
+    """The six angles between the faces of each tetrahedron (corners first), in degrees, shape ``(m, 6)``."""
+    corners = points_mm[tets[:, :4]]
+    angles = []
+    for i, j in TET_EDGES:
+        k, m = sorted({0, 1, 2, 3} - {i, j})
+        along = corners[:, j] - corners[:, i]
+        along /= np.linalg.norm(along, axis=1, keepdims=True)
+        sides = [corners[:, other] - corners[:, i] for other in (k, m)]
+        sides = [side - np.einsum("ij,ij->i", side, along)[:, None] * along for side in sides]
+        cosine = np.einsum("ij,ij->i", *sides) / np.prod([np.linalg.norm(s, axis=1) for s in sides], axis=0)
+        angles.append(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+    return np.stack(angles, axis=1)

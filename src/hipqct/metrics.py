@@ -1,11 +1,14 @@
 """How well masks and volumes agree with their references."""
 
+import warnings
+
 import numpy as np
 from scipy import ndimage, stats
 
 # Half the width of Bland-Altman's limits of agreement in standard deviations (95% of a normal distribution).
 LIMITS_SD = 1.96
 HAUSDORFF_PERCENT = 95
+BOOTSTRAPS, FEWEST_FOR_INTERVAL = 2000, 3
 AGREEMENT = (
     "volume_mean_mm3",
     "volume_sd_mm3",
@@ -127,6 +130,47 @@ def relative_error_percent(reference, predicted):
     if not np.all(np.asarray(reference) > 0):
         raise ValueError(f"reference must be positive, got {reference}")
     return 100 * (predicted - reference) / reference
+
+
+def score_masks(
+    reference: np.ndarray, predicted: np.ndarray, spacing_mm: tuple[float, float, float]
+) -> dict[str, float]:
+    """All scores of a mask against its reference: Dice, sensitivity, specificity, HD95 and ASD.
+
+    Raises:
+        ValueError: as the single scores.
+    """
+    return {
+        "dice": dice(reference, predicted),
+        "sensitivity": sensitivity(reference, predicted),
+        "specificity": specificity(reference, predicted),
+        "hausdorff95_mm": hausdorff95_mm(reference, predicted, spacing_mm),
+        "surface_distance_mm": average_surface_distance_mm(reference, predicted, spacing_mm),
+    }
+
+
+def bootstrap_interval(statistic, *samples: np.ndarray) -> tuple[float, float]:
+    """95% percentile interval of a statistic over `BOOTSTRAPS` resamples of the cases; NaN below 3 cases.
+
+    Args:
+        statistic: maps as many lists as given to a number; several samples are resampled together.
+    """
+    if len(samples[0]) < FEWEST_FOR_INTERVAL:
+        return float("nan"), float("nan")
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", stats.DegenerateDataWarning
+        )  # all cases alike: the interval is a point
+        found = stats.bootstrap(
+            samples,
+            statistic,
+            n_resamples=BOOTSTRAPS,
+            paired=True,
+            vectorized=False,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def volume_agreement(reference_mm3: np.ndarray, predicted_mm3: np.ndarray) -> dict:

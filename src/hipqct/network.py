@@ -20,6 +20,7 @@ PAPER = {
 }
 # The same shape with a quarter of the filters: trains on two CPU cores.
 COMPACT = PAPER | {"filters": (8, 16, 32, 64), "batch_norm": True}
+PRESETS = {"compact": COMPACT, "paper": PAPER}
 
 NORM_EPSILON = 1e-3  # Keras' default, part of what the weights mean
 NORM_VECTORS = ("gamma", "beta", "moving_mean", "moving_variance")

@@ -117,6 +117,26 @@ def predict_probability(
     return (total / votes)[inside]
 
 
+def combine_models(maps: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None, dict]:
+    """Mean probability of several models, and how much they disagree.
+
+    Returns:
+        The mean, float32; the standard deviation between the models in every voxel (ddof 0; None for one
+        model); and ``models_dice_min``: the lowest Dice of one model's mask (probability 0.5) with the
+        mean's, empty for one model or where no model sees a femur.
+    """
+    mean = np.mean(maps, axis=0, dtype=np.float32)
+    if len(maps) == 1:
+        return mean, None, {}
+    wanted = mean >= 0.5
+    sizes = [np.count_nonzero(one >= 0.5) + np.count_nonzero(wanted) for one in maps]
+    if not all(sizes):
+        return mean, np.std(maps, axis=0), {}
+    overlaps = [2 * np.count_nonzero((one >= 0.5) & wanted) for one in maps]
+    lowest = min(overlap / size for overlap, size in zip(overlaps, sizes, strict=True))
+    return mean, np.std(maps, axis=0), {"models_dice_min": float(lowest)}
+
+
 def _multiple_of_stride(voxels: int) -> int:
     return -(-voxels // STRIDE) * STRIDE
 

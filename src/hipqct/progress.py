@@ -10,6 +10,9 @@ from hipqct.io.files import read_json
 CLOCK_TOLERANCE_S = 2.0
 
 
+MESH_FILES = ("surface.stl", "hex.inp", "hex.vtu", "tet.inp", "tet.vtu")
+
+
 @dataclass(frozen=True)
 class Step:
     """One step: the file that stands for its success, the step whose output it needs, its other files."""
@@ -36,7 +39,7 @@ CHAIN = (
         "export_mesh",
         "{side}/mesh/mesh.json",
         "threshold_bone",
-        ("{side}/mesh/surface.stl", "{side}/mesh/hex.inp", "{side}/mesh/hex.vtu"),
+        tuple(f"{{side}}/mesh/{name}" for name in MESH_FILES),
     ),
     Step("draw_qc", "{side}/qc.png", "measure_volume"),
 )

@@ -83,7 +83,7 @@ def extract_surface(mask: Image, smoothing_mm: float = SMOOTHING_MM, fine_mm: fl
     """
     solid, _ = solid_mask(mask.array)
     volume_mm3 = float(solid.sum()) * mask.voxel_volume_mm3
-    level_set, to_index = _fine_level_set(solid, mask.spacing_mm, smoothing_mm, fine_mm)
+    level_set, to_index = fine_level_set(solid, mask.spacing_mm, smoothing_mm, fine_mm)
     level_mm = _first_level(level_set, volume_mm3, to_index[1] * mask.spacing_mm)
     for _ in range(VOLUME_STEPS):
         surface = _cut(level_set, level_mm, to_index, mask)
@@ -97,7 +97,7 @@ def extract_surface(mask: Image, smoothing_mm: float = SMOOTHING_MM, fine_mm: fl
     )
 
 
-def _fine_level_set(solid, spacing_mm, smoothing_mm, fine_mm):
+def fine_level_set(solid, spacing_mm, smoothing_mm, fine_mm):
     """Smoothed signed distance (mm, inside positive) on nodes that include the image's own faces.
 
     Returns the level set and ``(start, step)``: fine node ``k`` lies at array index ``start + k * step``.

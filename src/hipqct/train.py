@@ -1,4 +1,4 @@
-"""Training of the V-Net on crops held in memory: random augmented patches, Adam, Dice + L2.
+"""Training of the V-Net: random augmented patches of the crops, Adam, Dice + L2.
 
 Keras decides what computes: on two CPU cores its torch backend (KERAS_BACKEND=torch) makes a training step
 about five times faster than tensorflow; the weights are the same for all backends.
@@ -7,14 +7,17 @@ about five times faster than tensorflow; the weights are the same for all backen
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import keras
 import numpy as np
 
 from hipqct.augment import Ranges, change_intensity, cut_patch, draw_augmentation
-from hipqct.losses import dice_l2_loss
+from hipqct.losses import dice_l2_loss, soft_dice
 from hipqct.metrics import dice
 from hipqct.network import COMPACT
 from hipqct.predict import Engine, normalise, predict_probability
@@ -24,15 +27,27 @@ log = logging.getLogger(__name__)
 
 FEMUR_PATCHES = 0.67  # share of patches centred on a femur voxel; the others lie anywhere
 VALIDATION_STEP = 16  # slices between validation windows: Dice differs from step 1 by less than 0.005
+BATCHES_AHEAD = 4
+SIDES = ("left", "both")
+
+
+def running_backend() -> str:
+    """What Keras computes with in this process: tensorflow, torch or jax."""
+    return keras.backend.backend()
 
 
 @dataclass(frozen=True)
 class Crop:
-    """One hip, turned to the left side: HU int16 and its femur mask, both ``(x, y, z)``."""
+    """One hip: HU int16 and its femur mask, both ``(x, y, z)``; arrays, or HDF5 datasets read in windows."""
 
     name: str
     ct: np.ndarray
     mask: np.ndarray
+
+    @cached_property
+    def femur_slices(self) -> np.ndarray:
+        """Indices of the slices that hold femur."""
+        return np.flatnonzero(np.asarray(self.mask[()]).any((0, 1)))
 
 
 @dataclass(frozen=True)
@@ -40,8 +55,10 @@ class Recipe:
     """Everything that decides the outcome of a training, but for its data and first weights.
 
     The learning rate falls from ``learning_rate`` to ``final_learning_rate`` along half a cosine over
-    ``steps``. ``frozen_norm`` keeps the statistics of batch normalisation as they are, for the last stage of
-    a training: what is trained is then exactly what inference computes.
+    ``steps``; equal rates keep it constant, as in the paper. ``frozen_norm`` keeps the statistics of batch
+    normalisation as they are, for the last stage of a training: what is trained is then exactly what
+    inference computes. ``side`` is what the crops are turned to: ``left``, or ``both`` for crops as they are.
+    Mirroring makes right femurs of left ones, so only a model for both sides may have it.
     """
 
     network: dict = field(default_factory=lambda: dict(COMPACT))
@@ -57,11 +74,24 @@ class Recipe:
     steps_per_epoch: int = 50
     seed: int = 0
     frozen_norm: bool = False
+    side: str = "left"
     ranges: Ranges = field(default_factory=Ranges)
+
+    def __post_init__(self):
+        if self.side not in SIDES:
+            raise ValueError(f"side must be one of {SIDES}, got {self.side!r}")
+        if self.side == "left" and self.ranges.mirror[0] > 0:
+            raise ValueError("mirror makes right femurs, which a model for the left side must not see")
 
     def plan(self) -> dict:
         """The part of plan.json that inference needs."""
-        return {"window": list(self.window), "normalisation": {"clip_hu": list(self.clip_hu)}}
+        return {
+            "side": self.side,
+            "pixel_mm": self.spacing_mm[0],
+            "slice_mm": self.spacing_mm[2],
+            "window": list(self.window),
+            "normalisation": {"clip_hu": list(self.clip_hu)},
+        }
 
 
 def draw_batch(crops: list[Crop], recipe: Recipe, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -76,21 +106,21 @@ def draw_batch(crops: list[Crop], recipe: Recipe, step: int) -> tuple[np.ndarray
 def draw_patch(crop: Crop, recipe: Recipe, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """One augmented patch: normalised input and truth (0 or 1), float32."""
     augmentation = draw_augmentation(rng, recipe.ranges)
-    centre = draw_centre(crop.mask, recipe.patch, rng)
+    centre = draw_centre(crop, recipe.patch, rng)
     ct = cut_patch(crop.ct, recipe.spacing_mm, centre, recipe.patch, augmentation)
-    truth = cut_patch(crop.mask.view(np.uint8), recipe.spacing_mm, centre, recipe.patch, augmentation) >= 0.5
+    truth = cut_patch(crop.mask, recipe.spacing_mm, centre, recipe.patch, augmentation) >= 0.5
     ct = change_intensity(ct, recipe.spacing_mm, augmentation)
     return normalise(ct, recipe.plan()["normalisation"]), truth.astype(np.float32)
 
 
-def draw_centre(mask: np.ndarray, patch, rng: np.random.Generator) -> np.ndarray:
+def draw_centre(crop: Crop, patch, rng: np.random.Generator) -> np.ndarray:
     """A patch centre on the femur or anywhere, moved so that the patch stays inside where it fits."""
     half = np.asarray(patch) / 2
-    shape = np.asarray(mask.shape)
-    if rng.random() < FEMUR_PATCHES and mask.any():
-        slices = np.flatnonzero(mask.any((0, 1)))
-        z = rng.choice(slices)
-        x, y = np.argwhere(mask[:, :, z])[rng.integers(np.count_nonzero(mask[:, :, z]))]
+    shape = np.asarray(crop.mask.shape)
+    if rng.random() < FEMUR_PATCHES and len(crop.femur_slices):
+        z = rng.choice(crop.femur_slices)
+        femur = np.argwhere(crop.mask[:, :, z])
+        x, y = femur[rng.integers(len(femur))]
         centre = np.array([x, y, z]) + rng.uniform(-0.25, 0.25, 3) * patch
     else:
         centre = rng.uniform(0, shape)
@@ -115,7 +145,9 @@ def start_model(recipe: Recipe, weights: dict | None = None) -> keras.Model:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False
     optimizer = keras.optimizers.Adam(recipe.learning_rate)
-    model.compile(optimizer, dice_l2_loss(model, recipe.alpha), jit_compile=False)
+    # XLA is what JAX is made for; on a CPU it slows TensorFlow's 3-D convolutions many times.
+    compiled = keras.backend.backend() == "jax"
+    model.compile(optimizer, dice_l2_loss(model, recipe.alpha), metrics=[soft_dice], jit_compile=compiled)
     optimizer.build(model.trainable_variables)
     return model
 
@@ -138,42 +170,90 @@ def _variables(model):
     return [*model.variables, *model.optimizer.variables]
 
 
+class BatchFeed:
+    """Batches of consecutive steps, drawn ahead by threads while the network computes; use it in ``with``.
+
+    ``waited_s`` is the time that was spent on waiting for a batch.
+    """
+
+    def __init__(self, crops: list[Crop], recipe: Recipe, first_step: int, threads: int = 1):
+        self.crops, self.recipe, self.step = crops, recipe, first_step
+        self.pool, self.queue, self.waited_s = ThreadPoolExecutor(threads), deque(), 0.0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.pool.shutdown(cancel_futures=True)
+
+    def next(self) -> tuple[np.ndarray, np.ndarray]:
+        """Input and truth of the next step."""
+        while len(self.queue) <= BATCHES_AHEAD and self.step < self.recipe.steps:
+            self.queue.append(self.pool.submit(draw_batch, self.crops, self.recipe, self.step))
+            self.step += 1
+        started = time.monotonic()
+        batch = self.queue.popleft().result()
+        self.waited_s += time.monotonic() - started
+        return batch
+
+
 def train_vnet(
     model: keras.Model,
     crops: list[Crop],
-    validation: list[Crop],
+    watched: dict[str, list[Crop]],
     recipe: Recipe,
     on_epoch: Callable[[int, dict], None],
     first_step: int = 0,
     minutes: float = math.inf,
+    verbose: bool = False,
 ) -> int:
-    """Train until ``recipe.steps`` or until the time is over; returns the steps done in all.
+    """Train until ``recipe.steps``, or until the next epoch would not end in time; returns the steps done.
 
     Args:
         model: from `start_model`, with `set_state` when going on.
-        on_epoch: called with (steps done, history row) every ``steps_per_epoch``; save the state there.
+        crops: what to train on.
+        watched: crops to judge the model on after each epoch, by the name of the set (``validation``).
+        on_epoch: called with (steps done, history row) after every ``steps_per_epoch``; save the state there.
+        minutes: bound on this call; one epoch is always done.
+        verbose: show a progress bar with loss and Dice.
     """
-    end = time.monotonic() + 60 * minutes
-    losses, started = [], time.monotonic()
-    for step in range(first_step, recipe.steps):
-        model.optimizer.learning_rate.assign(learning_rate_at(recipe, step))
-        inputs, truth = draw_batch(crops, recipe, step)
-        losses.append(float(model.train_on_batch(inputs, truth)))
-        done, over = step + 1, time.monotonic() > end
-        if done % recipe.steps_per_epoch == 0 or done == recipe.steps or over:
-            row = {
-                "step": done,
-                "seconds": round(time.monotonic() - started, 1),
-                "learning_rate": learning_rate_at(recipe, step),
-                "loss": float(np.mean(losses)),
-                "validation_dice": validation_dice(model, validation, recipe),
-            }
+    end, done = time.monotonic() + 60 * minutes, first_step
+    with BatchFeed(crops, recipe, first_step) as feed:
+        while done < recipe.steps:
+            started, feed.waited_s = time.monotonic(), 0.0
+            steps = range(done, min(done + recipe.steps_per_epoch, recipe.steps))
+            row = _train_epoch(model, feed, recipe, steps, verbose)
+            row["waiting_share"] = round(feed.waited_s / (time.monotonic() - started), 4)
+            for name, judged in watched.items():
+                row[f"{name}_dice"] = validation_dice(model, judged, recipe)
+            took_s = time.monotonic() - started
+            row["seconds"] = round(took_s, 1)
             log.info("%s", row)
+            done = steps.stop
             on_epoch(done, row)
-            losses, started = [], time.monotonic()
-        if over:
-            return done
-    return recipe.steps
+            if time.monotonic() + took_s > end:
+                break
+    return done
+
+
+def _train_epoch(model, feed: BatchFeed, recipe: Recipe, steps: range, verbose: bool) -> dict:
+    """Train for an epoch's steps; the row of the history with the means of loss and soft Dice."""
+    bar = keras.utils.Progbar(len(steps), stateful_metrics=["loss", "dice"], unit_name="step")
+    sums = np.zeros(2)
+    for count, step in enumerate(steps, start=1):
+        model.optimizer.learning_rate.assign(learning_rate_at(recipe, step))
+        model.reset_metrics()
+        sums += [float(value) for value in model.train_on_batch(*feed.next())]
+        if verbose:
+            bar.update(count, [("loss", sums[0] / count), ("dice", sums[1] / count)])
+    loss, dice_mean = (float(value) for value in sums / len(steps))
+    return {
+        "step": steps.stop,
+        "epoch": -(-steps.stop // recipe.steps_per_epoch),
+        "learning_rate": learning_rate_at(recipe, steps.stop - 1),
+        "loss": loss,
+        "training_dice": dice_mean,
+    }
 
 
 def validation_dice(model: keras.Model, crops: list[Crop], recipe: Recipe) -> float:
@@ -183,6 +263,6 @@ def validation_dice(model: keras.Model, crops: list[Crop], recipe: Recipe) -> fl
     )
     scores = []
     for crop in crops:
-        probability = predict_probability(engine, crop.ct, recipe.plan(), VALIDATION_STEP)
-        scores.append(dice(probability >= 0.5, crop.mask))
+        probability = predict_probability(engine, crop.ct[()], recipe.plan(), VALIDATION_STEP)
+        scores.append(dice(probability >= 0.5, crop.mask[()]))
     return float(np.mean(scores)) if scores else math.nan

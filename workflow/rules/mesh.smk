@@ -9,6 +9,8 @@ rule export_mesh:
         surface="<side>/mesh/surface.stl",
         hex_inp="<side>/mesh/hex.inp",
         hex_vtu="<side>/mesh/hex.vtu",
+        tet_inp="<side>/mesh/tet.inp",
+        tet_vtu="<side>/mesh/tet.vtu",
         facts="<side>/mesh/mesh.json",
     log:
         "<logs>/export_mesh/{subject}.{side}.log",

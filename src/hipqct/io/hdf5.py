@@ -9,14 +9,15 @@ from hipqct.errors import ScanError
 from hipqct.image import Image
 from hipqct.io.files import replace_when_done
 
-ROI, PROBABILITY = "ct_hu", "probability"
+ROI, PROBABILITY, DISAGREEMENT = "ct_hu", "probability", "disagreement"
 PROBABILITY_STEPS = 255  # stored as uint8: a probability is kept to within 0.002
 CHUNK_SLICES = 8
 
 
 def write_roi(image: Image, path, attributes: dict) -> None:
     """Write a crop (HU, int16) and what is known of it to roi.h5; arrays stay ``[x, y, z]``."""
-    _write(image.with_array(np.asarray(image.array, np.int16)), path, ROI, {"units": "HU", **attributes})
+    stored = image.with_array(np.asarray(image.array, np.int16))
+    _write({ROI: stored}, path, {"units": "HU", **attributes})
 
 
 def read_roi(path) -> tuple[Image, dict]:
@@ -24,35 +25,55 @@ def read_roi(path) -> tuple[Image, dict]:
     return _read(path, ROI)
 
 
-def write_probability(image: Image, path, attributes: dict) -> None:
+def write_probability(image: Image, path, attributes: dict, disagreement: np.ndarray | None = None) -> None:
     """Write a probability map (0..1) as uint8, 255 times the probability, rounded.
+
+    ``disagreement`` is the standard deviation between several models, stored beside it in the same way.
 
     Raises:
         ValueError: values outside 0..1 or NaN.
     """
     if not (image.array.min() >= 0 and image.array.max() <= 1):
         raise ValueError(f"probability must lie in 0..1, got {image.array.min()} to {image.array.max()}")
-    stored = np.rint(image.array * PROBABILITY_STEPS).astype(np.uint8)
-    _write(image.with_array(stored), path, PROBABILITY, {"scale": 1 / PROBABILITY_STEPS, **attributes})
+    maps = {PROBABILITY: image.with_array(_to_steps(image.array))}
+    if disagreement is not None:
+        maps[DISAGREEMENT] = image.with_array(_to_steps(disagreement))
+    _write(maps, path, {"scale": 1 / PROBABILITY_STEPS, **attributes})
+
+
+def _to_steps(array: np.ndarray) -> np.ndarray:
+    return np.rint(array * PROBABILITY_STEPS).astype(np.uint8)
 
 
 def read_probability(path) -> tuple[Image, dict]:
-    """Read a map written by `write_probability` as float32 in 0..1; ScanError when it is none."""
+    """Read a map written by `write_probability` as float32 in 0..1; ScanError when it is none.
+
+    Its ``disagreement`` is read by `read_disagreement`.
+    """
     image, attributes = _read(path, PROBABILITY)
     return image.with_array(image.array.astype(np.float32) / PROBABILITY_STEPS), attributes
 
 
-def _write(image: Image, path, name: str, attributes: dict) -> None:
+def read_disagreement(path) -> Image:
+    """The standard deviation between the models in every voxel; ScanError when one model alone was used."""
+    image, _ = _read(path, DISAGREEMENT)
+    return image.with_array(image.array.astype(np.float32) / PROBABILITY_STEPS)
+
+
+def _write(images: dict[str, Image], path, attributes: dict) -> None:
     with replace_when_done(path) as temporary, h5py.File(temporary, "w") as file:
-        nx, ny, nz = image.shape
-        chunks = (nx, ny, min(CHUNK_SLICES, nz))
-        data = file.create_dataset(name, data=image.array, chunks=chunks, compression="gzip", shuffle=True)
-        data.attrs["axes"] = "x, y, z; LPS world millimetres"
-        data.attrs["spacing_mm"] = image.spacing_mm
-        data.attrs["origin_mm"] = image.origin_mm
-        data.attrs["direction"] = image.direction
-        for key, value in attributes.items():
-            data.attrs[key] = value
+        for name, image in images.items():
+            nx, ny, nz = image.shape
+            chunks = (nx, ny, min(CHUNK_SLICES, nz))
+            data = file.create_dataset(
+                name, data=image.array, chunks=chunks, compression="gzip", shuffle=True
+            )
+            data.attrs["axes"] = "x, y, z; LPS world millimetres"
+            data.attrs["spacing_mm"] = image.spacing_mm
+            data.attrs["origin_mm"] = image.origin_mm
+            data.attrs["direction"] = image.direction
+            for key, value in attributes.items():
+                data.attrs[key] = value
 
 
 def _read(path, name: str) -> tuple[Image, dict]:

@@ -7,7 +7,10 @@ import numpy as np
 
 from hipqct.io.files import replace_when_done
 from hipqct.material import MaterialBins, material_name
-from hipqct.mesh import HexMesh, Surface
+from hipqct.mesh import HexMesh, Surface, TetMesh
+
+# Name of an element in Abaqus and in meshio, by its number of nodes.
+ABAQUS_TYPES, MESHIO_TYPES = {8: "C3D8", 10: "C3D10"}, {8: "hexahedron", 10: "tetra10"}
 
 STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 STL_HEADER_BYTES = 80
@@ -29,15 +32,15 @@ def write_stl(surface: Surface, path, title: str = "hipqct surface, mm, LPS"):
         file.write(header + np.uint32(len(records)).astype("<u4").tobytes() + records.tobytes())
 
 
-def write_vtu(mesh: HexMesh, path, cell_data: dict[str, np.ndarray]):
-    """Write the hexahedra as binary VTU with cell arrays, and each node set as a 0/1 point array."""
+def write_vtu(mesh: HexMesh | TetMesh, path, cell_data: dict[str, np.ndarray]):
+    """Write the elements as binary VTU with cell arrays, and each node set as a 0/1 point array."""
     point_data = {}
     for name, nodes in mesh.node_sets.items():
         point_data[name] = np.zeros(len(mesh.points_mm), np.uint8)
         point_data[name][nodes] = 1
     grid = meshio.Mesh(
         mesh.points_mm,
-        [("hexahedron", mesh.cells)],
+        [(MESHIO_TYPES[mesh.cells.shape[1]], mesh.cells)],
         point_data=point_data,
         cell_data={name: [np.asarray(values)] for name, values in cell_data.items()},
     )
@@ -46,13 +49,13 @@ def write_vtu(mesh: HexMesh, path, cell_data: dict[str, np.ndarray]):
 
 
 def write_inp(
-    mesh: HexMesh,
+    mesh: HexMesh | TetMesh,
     path,
     header: list[str],
     bins: MaterialBins | None = None,
     poissons_ratio: float = 0.3,
 ):
-    """Write an Abaqus/CalculiX deck of the mesh: nodes, C3D8 elements, sets and, with ``bins``, materials.
+    """Write an Abaqus/CalculiX deck of the mesh: nodes, C3D8 or C3D10 elements, sets, materials.
 
     Numbers start at 1. The deck holds no step: a load case includes it (``*INCLUDE, INPUT=hex.inp``).
     Element set ``ALL`` is every element; ``MAT_0001`` and on are the bins, each with a linear elastic
@@ -81,8 +84,9 @@ def _nodes(points_mm: np.ndarray) -> str:
 
 def _elements(cells: np.ndarray) -> str:
     rows = np.column_stack([np.arange(1, len(cells) + 1), cells + 1])
-    line = ", ".join(["%d"] * rows.shape[1]) + "\n"
-    return "*ELEMENT, TYPE=C3D8, ELSET=ALL\n" + (line * len(rows)) % tuple(rows.ravel().tolist())
+    lines = (", ".join(["%d"] * rows.shape[1]) + "\n") * len(rows)
+    keyword = f"*ELEMENT, TYPE={ABAQUS_TYPES[cells.shape[1]]}, ELSET=ALL\n"
+    return keyword + lines % tuple(rows.ravel().tolist())
 
 
 def _set(keyword: str, members: np.ndarray) -> str:

@@ -1,10 +1,13 @@
 """A trained model is a folder: plan.json, weights.h5 and MODEL_CARD.md.
 
 weights.h5 holds one dataset per weight, named as in `hipqct.network.weight_shapes`; kernels may be float16,
-vectors stay float32. plan.json says what the weights mean and what data they fit.
+vectors stay float32. It may come in pieces, weights.h5.000 and so on. plan.json says what the weights mean
+and what data they fit.
 """
 
 import hashlib
+import io
+import json
 from pathlib import Path
 
 import h5py
@@ -26,6 +29,7 @@ PLAN_KEYS = (
     "training",
     "weights_sha256",
 )
+SIDES = ("left", "both")  # what a network knows: left hips (right ones are mirrored for it), or both
 SPACING_TOLERANCE = 0.01  # relative; 1% of 192 pixels is 1.5 mm over the whole crop, less than one slice
 
 
@@ -40,41 +44,73 @@ def write_weights(weights: dict[str, np.ndarray], path, kernel_dtype: str = "flo
 
 
 def read_weights(path) -> dict[str, np.ndarray]:
-    """Read weights as float32 by name; ModelError when the file is not a readable weights file."""
-    weights = {}
+    """Read weights, a path or a file object, as float32 by name; ModelError when it is not a weights file."""
+    try:
+        with h5py.File(path, "r") as file:
+            return {name: weight.astype(np.float32) for name, weight in _collect(file).items()}
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read as weights ({error}): copy the model again.") from error
+
+
+def write_checkpoint(path, state: dict[str, np.ndarray], best: dict[str, np.ndarray], record: dict) -> None:
+    """Write a training's state, the best weights so far, and what else must be known to go on (as JSON)."""
+    with replace_when_done(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["record"] = json.dumps(record)
+        for group, arrays in (("state", state), ("best", best)):
+            for name, values in arrays.items():
+                file.create_dataset(f"{group}/{name}", data=values)
+
+
+def read_checkpoint(path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict]:
+    """State, best weights and record of `write_checkpoint`; ModelError when the file is none."""
+    try:
+        with h5py.File(path, "r") as file:
+            found = [_collect(file[group]) for group in ("state", "best")]
+            return *found, json.loads(file.attrs["record"])
+    except (OSError, KeyError) as error:
+        raise ModelError(
+            f"{path} is no checkpoint ({error}): delete it, training starts anew then."
+        ) from error
+
+
+def _collect(group) -> dict[str, np.ndarray]:
+    arrays = {}
 
     def collect(name, item):
         if isinstance(item, h5py.Dataset):
-            weights[name] = item[()].astype(np.float32)
+            arrays[name] = item[()]
 
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(collect)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read as weights ({error}): copy the model again.") from error
-    return weights
+    group.visititems(collect)
+    return arrays
 
 
-def write_checkpoint(state: dict[str, np.ndarray], step: int, path) -> None:
-    """Write a training's state (any dtype) after ``step`` steps."""
-    with replace_when_done(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["step"] = step
-        for name, values in state.items():
-            file.create_dataset(name, data=values)
+def write_model(
+    model_dir,
+    plan: dict,
+    weights: dict[str, np.ndarray],
+    kernel_dtype: str = "float32",
+    piece_mb: float | None = None,
+) -> None:
+    """Write weights.h5 and, last, plan.json with the weights' SHA-256 added to ``plan``.
 
-
-def read_checkpoint(path) -> tuple[dict[str, np.ndarray], int]:
-    """State and step of `write_checkpoint`."""
-    with h5py.File(path, "r") as file:
-        return {name: dataset[()] for name, dataset in file.items()}, int(file.attrs["step"])
-
-
-def write_model(model_dir, plan: dict, weights: dict[str, np.ndarray], kernel_dtype: str = "float32") -> None:
-    """Write weights.h5 and, last, plan.json with the weights' SHA-256 added to ``plan``."""
-    model_dir = Path(model_dir)
+    With ``piece_mb`` the weights come in pieces of at most so many MB (1e6 bytes) instead.
+    """
+    path = Path(model_dir) / "weights.h5"
     check_weights(weights, plan["network"])
-    write_weights(weights, model_dir / "weights.h5", kernel_dtype)
-    write_json(plan | {"weights_sha256": _sha256(model_dir / "weights.h5")}, model_dir / "plan.json")
+    write_weights({name: weights[name] for name in weight_shapes(plan["network"])}, path, kernel_dtype)
+    content = path.read_bytes()
+    for old in _pieces(path):
+        old.unlink()
+    if piece_mb:
+        size = int(piece_mb * 1e6)
+        for i in range(0, len(content), size):
+            path.with_name(f"{path.name}.{i // size:03d}").write_bytes(content[i : i + size])
+        path.unlink()
+    write_json(plan | {"weights_sha256": hashlib.sha256(content).hexdigest()}, path.with_name("plan.json"))
+
+
+def _pieces(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.name}.[0-9][0-9][0-9]"))
 
 
 def read_plan(model_dir) -> dict:
@@ -93,11 +129,13 @@ def read_plan(model_dir) -> dict:
         raise ModelError(f"{path} lacks {', '.join(missing)}: it is no plan of a hipqct model.")
     low, high = plan["normalisation"]["clip_hu"]
     if (
-        plan["side"] != "left"
+        plan["side"] not in SIDES
         or not low < high
         or min(plan["pixel_mm"], plan["slice_mm"], *plan["window"]) <= 0
     ):
-        raise ModelError(f"{path} is wrong: side must be left, clip_hu rising, spacings and window positive.")
+        raise ModelError(
+            f"{path} is wrong: side must be left or both, clip_hu rising, spacings and window positive."
+        )
     try:
         weight_shapes(plan["network"])
     except (KeyError, ValueError) as error:
@@ -112,11 +150,13 @@ def read_model(model_dir) -> tuple[dict, dict[str, np.ndarray]]:
         ModelError: as `read_plan`, or the weights are missing, altered or another network's.
     """
     plan, path = read_plan(model_dir), Path(model_dir) / "weights.h5"
-    if not path.is_file():
+    files = [path] if path.is_file() else _pieces(path)
+    if not files:
         raise ModelError(f"{path} is missing: copy the model folder again.")
-    if _sha256(path) != plan["weights_sha256"]:
+    content = b"".join(file.read_bytes() for file in files)
+    if hashlib.sha256(content).hexdigest() != plan["weights_sha256"]:
         raise ModelError(f"{path} is not the file that plan.json names (SHA-256): copy the model again.")
-    weights = read_weights(path)
+    weights = read_weights(io.BytesIO(content))
     check_weights(weights, plan["network"])
     return plan, weights
 
@@ -136,7 +176,3 @@ def check_crop(roi: Image, plan: dict, roi_path) -> None:
             f"{roi_path} has voxels of {found} mm but the model '{plan['name']}' needs {wanted} mm: set "
             "crop/pixel_mm and resample/slice_mm to the model's, or choose a model trained for these."
         )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -10,8 +10,8 @@ are the author's choice from general knowledge and are marked *chosen*:
   (Hartel 2016).
 - head offset 39.5, 44.5 +- 4.5 mm: 42.9 +- 6.8 for both sexes (Carmona).
 - joint space 3.2 +- 0.9 mm, uneven (the socket lies 0.5 mm per axis off the head's centre) and narrower in
-  arthritis: 4.19 +- 0.92 mm at the apex, less in the
-  superomedial part and in women (Lequesne, Malghem, Dion 2004, doi 10.1136/ard.2003.018424).
+  arthritis: 4.19 +- 0.92 mm at the apex, less in the superomedial part and in women (Lequesne, Malghem, Dion
+  2004, doi 10.1136/ard.2003.018424).
 - trabecular density falls 8.5, 6.5% of its value at 25 per decade, chosen: trabecular loss starts in
   young adults, at 0.4 to 1.6% a year at other sites (Riggs et al. 2008, PMC2665699), cortical loss in women
   at mid-life and in men after 75; over 20 to 90 years the femur's trabecular density falls by 33, 28% on
@@ -44,8 +44,7 @@ ROUNDEST_PROFILE = 0.31  # slices: a Gaussian whose full width at half maximum i
 
 NOISE_PEAK_PER_MM, NOISE_BETWEEN = (0.10, 0.22), (0.0, 0.4)  # measured on real scans: docs/phantoms.md
 
-# Share of scans whose field of view ends at one side this far (mm) from the middle: through the trochanter
-# or the skin beside it.
+# Share of scans whose field of view ends at one side, and how far (mm) from the middle.
 CUT_SHARE, CUT_EDGE_MM = 0.05, (125.0, 165.0)
 
 CONTACT_MM = 0.2  # the least joint space: bones that touch

@@ -11,25 +11,22 @@ from hipqct.image import Image, reorient_to_lps
 from hipqct.io.files import read_json, replace_when_done, write_json
 from hipqct.io.hdf5 import read_probability, read_roi
 from hipqct.io.images import read_image, write_image
-from hipqct.metrics import (
-    average_surface_distance_mm,
-    dice,
-    hausdorff95_mm,
-    relative_error_percent,
-    sensitivity,
-    specificity,
-)
+from hipqct.metrics import relative_error_percent, score_masks
+from hipqct.phantom import SYNTHETIC
 from hipqct.resample import resample_mask_slices
 from hipqct.volume import measure_mask, voxel_volume_mm3
 
 log = logging.getLogger(__name__)
 
-SYNTHETIC, UNCALIBRATED = "synthetic", "uncalibrated"
+UNCALIBRATED = "uncalibrated"
 PHANTOM_MODEL = "phantom_model"
 LEAVES_CROP = "reference_leaves_crop"
 PADDING_HU = -500  # a slice without anything above this shows air only
 # From probability.h5 to bone.json.
-NETWORK_FACTS = ("model", "weights_sha256", "engine", "device", "step", "blend", "ends", "trained_on")
+NETWORK_FACTS = (
+    "model", "weights_sha256", "engine", "device", "step", "blend", "ends", "trained_on", "models_dice_min"
+)  # fmt: skip
+MODELS_DISAGREE, LEAST_MODELS_DICE = "models_disagree", 0.95  # human readers agree to about 0.98
 
 
 def threshold_bone(probability_path, resampled_path, ct_path, mask_path, mask_native_path, bone_path) -> None:
@@ -46,6 +43,8 @@ def threshold_bone(probability_path, resampled_path, ct_path, mask_path, mask_na
     probability, attributes = read_probability(probability_path)
     resampled = read_image(resampled_path)
     bone = segment_probability(probability, int(np.argmax((resampled.array > PADDING_HU).any((0, 1)))))
+    if attributes.get("models_dice_min", 1.0) < LEAST_MODELS_DICE:
+        bone.flags.append(MODELS_DISAGREE)
     write_image(mask_on_grid(probability, bone, resampled), mask_path)
     write_image(mask_on_grid(probability, bone, read_image(ct_path)), mask_native_path)
     facts = {
@@ -137,14 +136,9 @@ def evaluate_mask(mask_path, roi_path, reference_path, evaluation_path) -> None:
         raise ScanError(f"{reference_path} has no voxel in the crop of this hip: check its side and geometry")
     if not predicted_in_crop.any():
         raise AnatomyError(f"{mask_path} is empty, nothing to evaluate: look at the probability map")
-    masks = (reference_in_crop, predicted_in_crop)
     reference_mm3, predicted_mm3 = voxel_volume_mm3(reference), voxel_volume_mm3(mask)
     content = {
-        "dice": dice(*masks),
-        "sensitivity": sensitivity(*masks),
-        "specificity": specificity(*masks),
-        "hausdorff95_mm": hausdorff95_mm(*masks, roi.spacing_mm),
-        "surface_distance_mm": average_surface_distance_mm(*masks, roi.spacing_mm),
+        **score_masks(reference_in_crop, predicted_in_crop, roi.spacing_mm),
         "volume_reference_mm3": reference_mm3,
         "volume_predicted_mm3": predicted_mm3,
         "relative_error_percent": relative_error_percent(reference_mm3, predicted_mm3),

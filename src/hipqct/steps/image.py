@@ -12,11 +12,12 @@ from hipqct.io.files import write_json
 from hipqct.io.hdf5 import write_roi
 from hipqct.io.images import read_image, write_image
 from hipqct.io.scans import read_scan
+from hipqct.phantom import SYNTHETIC
 from hipqct.resample import resample_slices
 
 log = logging.getLogger(__name__)
 
-SYNTHETIC = "synthetic"
+
 PHANTOM_MANUFACTURER, TRUTH = "hipqct", "truth.json"  # as our phantoms are written
 
 

@@ -80,19 +80,20 @@ def segment_femur(
 
 
 def _segment(networks: list, settings: dict, roi_path: Path, probability_path: Path) -> None:
-    from hipqct.predict import predict_probability
+    from hipqct.predict import combine_models, predict_probability
 
     roi, facts = read_roi(roi_path)
     windows = (settings["step"], settings["blend"], settings["ends"])
-    probability = np.zeros(roi.shape, np.float32)
+    maps = []
     for engine, plan in networks:
         check_crop(roi, plan, roi_path)
-        mirror = slice(None, None, -1 if facts["side"] != plan["side"] else 1)
+        mirror = slice(None, None, -1 if plan["side"] not in ("both", facts["side"]) else 1)
         left = np.ascontiguousarray(roi.array[mirror])
-        probability += predict_probability(engine, left, plan, *windows)[mirror] / len(networks)
-    made = {"side": facts["side"], "device": engine.device, "engine": engine.name}
+        maps.append(predict_probability(engine, left, plan, *windows)[mirror])
+    probability, disagreement, agreement = combine_models(maps)
+    made = {"side": facts["side"], "device": engine.device, "engine": engine.name} | agreement
     attributes = settings | made | {"roi_sha256": _sha256(roi_path)}
-    write_probability(replace(roi, array=probability), probability_path, attributes)
+    write_probability(replace(roi, array=probability), probability_path, attributes, disagreement)
     log.info("Probability of %s: mean %.4f, windows %s", roi_path, float(probability.mean()), windows)
 
 

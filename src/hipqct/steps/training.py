@@ -1,192 +1,230 @@
-"""Train a model from a folder of crops, as a step and as a command (``python -m hipqct.steps.training``)."""
+"""Training as files: a model per fold, resumable after every epoch."""
 
-import argparse
+import hashlib
+import importlib.util
 import logging
-import math
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-
-from hipqct.crop import crop_roi, locate_hip
-from hipqct.errors import AnatomyError, ModelError
+from hipqct import revisions
+from hipqct.errors import ModelError
+from hipqct.folds import TEST
+from hipqct.io.dataset import Dataset
 from hipqct.io.files import replace_when_done
-from hipqct.io.models import read_checkpoint, read_model, write_checkpoint, write_model
-from hipqct.phantom.generate import generate_phantom
-from hipqct.phantom.parameters import sample_parameters
-from hipqct.resample import resample_mask_slices, resample_slices
+from hipqct.io.models import read_checkpoint, write_checkpoint, write_model
 
 log = logging.getLogger(__name__)
 
-PRESETS = ("compact", "paper")
-SIDES = ("left", "right")
-OTHER_SLICES_MM = (1.0, 1.5, 2.5, 3.0, 3.0, 5.0)
-LONG_SHAFT_MM = (140.0, 240.0)  # how far below the femoral head a long scan ends
-
-# What makes a hip hard: shares of the phantoms, and ranges wider than a cohort's.
-LONG_SHARE, NARROW_SHARE, PLAIN_SHARE = 1 / 3, 0.3, 0.2
-NARROW_JOINT_MM = (0.3, 2.2)
-PLAIN_CORTEX_MM = (0.3, 0.9)  # bones with thin shells, equally bright inside and out, as soft kernels show
+SELECTIONS = {"validation": "validation_dice", "paper": "test_dice", "last": None}
+RECIPE_KEYS = ("batch", "patch", "learning_rate", "final_learning_rate", "alpha", "clip_hu", "seed")
+WINDOW_SLICES = 32  # the paper's
 
 
-def build_phantom_crops(seeds, folder) -> None:
-    """Make left and mirrored right crops with their masks from phantoms; crops that are there stay.
+def train_fold(dataset_path, model_dir, cohort: str, fold: int, settings: dict) -> None:
+    """Train the model of one fold of a cohort: weights.h5, plan.json, history.tsv, curves.png.
 
-    Slices are 2 mm apart as in the paper, or (half of the phantoms) another spacing in use; some scans reach
-    far down the shaft, as hospital scans of the pelvis do, some joints are narrow and some bones plain.
+    A checkpoint.h5 in the same folder is written after every epoch; a job that was killed goes on from it. It
+    counts only for the same data and settings. TensorBoard's events lie in ``events/``.
 
     Args:
-        seeds: numbers from one of the ranges in `hipqct.phantom.parameters`.
-        folder: gets ``{seed}_{side}.npz`` for `read_crops`.
-    """
-    for seed in seeds:
-        if not all((Path(folder) / f"{seed}_{side}.npz").is_file() for side in SIDES):
-            _build_phantom_crops_of(int(seed), Path(folder))
-
-
-def _build_phantom_crops_of(seed: int, folder: Path) -> None:
-    changes = draw_changes(np.random.default_rng(seed))
-    phantom = generate_phantom(sample_parameters(seed, **changes))
-    resampled, _ = resample_slices(phantom.ct)
-    for side, femur in zip(SIDES, (phantom.left_femur, phantom.right_femur), strict=True):
-        try:
-            roi = crop_roi(resampled, locate_hip(resampled, side))
-        except AnatomyError as error:  # a hip that the field of view cuts off
-            log.warning("Phantom %d: %s", seed, error)
-            continue
-        mask = resample_mask_slices(femur, roi).array
-        mirror = slice(None, None, 1 if side == "left" else -1)
-        with replace_when_done(folder / f"{seed}_{side}.npz") as temporary:
-            np.savez_compressed(temporary, ct=roi.array[mirror].astype(np.int16), mask=mask[mirror])
-    log.info("Phantom %d: crops of %d slices, changes %s", seed, resampled.shape[2], changes)
-
-
-def draw_changes(rng: np.random.Generator) -> dict:
-    """What a training phantom has unlike one of a cohort, as overrides for `sample_parameters`."""
-    changes = {"slice_mm": float(rng.choice(OTHER_SLICES_MM))} if rng.random() < 0.5 else {}
-    if rng.random() < LONG_SHARE:
-        changes["bottom_mm"] = float(rng.uniform(*LONG_SHAFT_MM))
-    if rng.random() < NARROW_SHARE:
-        changes |= {
-            "joint_space_mm": float(rng.uniform(*NARROW_JOINT_MM)),
-            "socket_shift_mm": (0.0, 0.0, 0.0),
-        }
-    if rng.random() < PLAIN_SHARE:
-        inside_mg_cm3 = float(rng.uniform(120, 320))
-        changes |= {
-            "shell_mm": float(rng.uniform(*PLAIN_CORTEX_MM)),
-            "cortex_mm": float(rng.uniform(*PLAIN_CORTEX_MM)),
-            "roof_mm": float(rng.uniform(*PLAIN_CORTEX_MM)),
-            "head_mg_cm3": inside_mg_cm3,
-            "neck_mg_cm3": inside_mg_cm3 * float(rng.uniform(0.5, 1)),
-            "trochanter_mg_cm3": inside_mg_cm3 * float(rng.uniform(0.5, 1)),
-            "trabecular_mg_cm3": inside_mg_cm3,
-            "compressive_mg_cm3": float(rng.uniform(0, 60)),
-            "texture_mg_cm3": float(rng.uniform(0, 20)),
-        }
-    return changes
-
-
-def read_crops(folder) -> list:
-    """Every ``*.npz`` of a folder as a `hipqct.train.Crop`: ``ct`` (HU, int16) and ``mask``, left hips.
+        cohort: ``all``, ``male`` or ``female``.
+        settings: the config's ``train``.
 
     Raises:
-        ModelError: the folder holds none.
+        ModelError: the fold leaves nothing to train on or to validate with.
     """
+    from hipqct.cohort import COHORTS
+
+    set_backend(settings["backend"])
     from hipqct.train import Crop
 
-    crops = []
-    for path in sorted(Path(folder).glob("*.npz")):
-        with np.load(path) as arrays:
-            crops.append(Crop(path.stem, arrays["ct"].astype(np.int16), arrays["mask"].astype(bool)))
-    if not crops:
-        raise ModelError(f"{folder} holds no crops (*.npz with ct and mask): build the training set first.")
-    return crops
+    with Dataset(dataset_path) as data:
+        hips = data.hips(COHORTS[cohort])
+        parts = {
+            "training": [hip for hip in hips if hip.fold not in (fold, TEST)],
+            "validation": [hip for hip in hips if hip.fold == fold],
+        }
+        if settings["selection"] == "paper":
+            parts["test"] = [hip for hip in hips if hip.fold == TEST]
+        for name, part in parts.items():
+            if not part:
+                raise ModelError(
+                    f"fold {fold} of '{cohort}' has no hip for {name}: set fewer train/folds or train/cohorts"
+                )
+        crops = {name: [Crop(h.name, h.ct, h.mask) for h in part] for name, part in parts.items()}
+        recipe = make_recipe(settings, data, crops["training"])
+        facts = {
+            "name": f"{cohort}-fold-{fold}",
+            "training": {
+                "data": data.data,
+                "cohort": cohort,
+                "fold": fold,
+                "selection": settings["selection"],
+                "hips": {name: [hip.name for hip in part] for name, part in parts.items()},
+                "dataset_sha256": hash_file(dataset_path),
+            },
+        }
+        chosen_by = SELECTIONS[settings["selection"]]
+        train_model(crops, Path(model_dir), recipe, facts, chosen_by, verbose=True)
+
+
+def make_recipe(settings: dict, data: Dataset, crops: list):
+    """`hipqct.train.Recipe` from the config's ``train``: an epoch has a patch for every hip.
+
+    Raises:
+        ModelError: mirroring is asked for a model of left hips.
+    """
+    from hipqct.augment import Ranges
+    from hipqct.network import PRESETS
+    from hipqct.train import Recipe
+
+    network = PRESETS[settings["network"]] | {"dropout": settings["dropout"]}
+    steps_per_epoch = -(-len(crops) // settings["batch"])
+    never = Ranges(**{name: (0.0, drawn[1]) for name, drawn in vars(Ranges()).items()})
+    drawn = {name: (float(p), (low, high)) for name, (p, low, high) in settings["augmentation"].items()}
+    if data.side == "left" and drawn.get("mirror", (0.0,))[0] > 0:
+        raise ModelError(
+            "train/augmentation/mirror makes right femurs, but train/side is left: set the one to [0, 1, 1], "
+            "or the other to both"
+        )
+    chosen = {key: settings[key] for key in RECIPE_KEYS}
+    return replace(
+        Recipe(),
+        network=network,
+        spacing_mm=data.spacing_mm,
+        window=(*crops[0].ct.shape[:2], WINDOW_SLICES),
+        steps_per_epoch=steps_per_epoch,
+        steps=settings["epochs"] * steps_per_epoch,
+        side=data.side,
+        ranges=replace(never, **drawn),
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in chosen.items()},
+    )
 
 
 def train_model(
-    crops_dir, validation_dir, model_dir, recipe, minutes: float = math.inf, first_model_dir=None
+    crops: dict,
+    model_dir: Path,
+    recipe,
+    facts: dict,
+    chosen_by: str | None = None,
+    minutes: float = float("inf"),
+    first_weights: dict | None = None,
+    verbose: bool = False,
+    piece_mb: float | None = None,
 ) -> None:
-    """Train, or go on with, a model: writes checkpoint.h5, history.tsv, weights.h5 and plan.json.
-
-    A restart with the same arguments goes on from checkpoint.h5 and changes no result. ``minutes`` bounds
-    this call; the learning rate follows the recipe's steps, not the clock.
+    """Train, or go on with, a model and write its folder; see `train_fold`.
 
     Args:
-        crops_dir, validation_dir: folders for `read_crops`.
-        recipe: `hipqct.train.Recipe`.
-        first_model_dir: start from this model's weights instead of from random ones.
+        crops: ``training``, and those to watch by name: lists of `hipqct.train.Crop`.
+        facts: ``name`` and ``training`` of plan.json; the recipe is added to the latter.
+        chosen_by: the history's column whose highest value chooses the weights; None keeps the last ones.
+        minutes: bound on this call; the same call later goes on.
+        first_weights: start from these.
+        piece_mb: write the weights in pieces of at most so many MB.
     """
     from hipqct.train import get_state, set_state, start_model, train_vnet
     from hipqct.vnet import get_weights
 
-    crops, validation = read_crops(crops_dir), read_crops(validation_dir)
-    model_dir = Path(model_dir)
-    checkpoint, history = model_dir / "checkpoint.h5", model_dir / "history.tsv"
-    weights = read_model(first_model_dir)[1] if first_model_dir else None
-    model, first_step = start_model(recipe, weights), 0
+    watched = {name: part for name, part in crops.items() if name != "training"}
+    training = asdict(recipe) | facts["training"] | {"crops": len(crops["training"])}
+    plan = {"name": facts["name"], "network": recipe.network, **recipe.plan(), "training": training}
+    identity = _identity(plan, crops, first_weights)
+    model = start_model(recipe, first_weights)
+    history, best, first_step = [], None, 0
+    checkpoint = model_dir / "checkpoint.h5"
     if checkpoint.is_file():
-        state, first_step = read_checkpoint(checkpoint)
-        set_state(model, state)
-        log.info("Going on after step %d of %d", first_step, recipe.steps)
-    plan = {
-        "name": model_dir.name,
-        "network": recipe.network,
-        "side": "left",
-        "pixel_mm": recipe.spacing_mm[0],
-        "slice_mm": recipe.spacing_mm[2],
-        **recipe.plan(),
-        "training": asdict(recipe) | {"crops": len(crops)},
-    }
+        state, kept, record = read_checkpoint(checkpoint)
+        if record["identity"] == identity:
+            set_state(model, state)
+            history, best, first_step = record["history"], kept, record["history"][-1]["step"]
+            log.info("Going on after step %d of %d", first_step, recipe.steps)
+        else:
+            log.warning("%s is of other data or settings: training starts anew", checkpoint)
 
-    def on_epoch(step, row):
-        write_checkpoint(get_state(model), step, checkpoint)
-        write_model(model_dir, plan, get_weights(model))
-        _append_row(row, history)
+    with _event_writer(model_dir / "events") as write_events:
 
-    train_vnet(model, crops, validation, recipe, on_epoch, first_step, minutes)
+        def on_epoch(step, row):
+            nonlocal best
+            better = not history or not chosen_by or row[chosen_by] > max(r[chosen_by] for r in history)
+            best = get_weights(model) if better else best
+            history.append(row)
+            record = {"identity": identity, "history": history}
+            write_checkpoint(checkpoint, get_state(model), best, record)
+            write_history(history, model_dir)
+            write_events(row)
 
-
-def _append_row(row: dict, path: Path) -> None:
-    """Add a line to a table; rows of a run that was cut off after them are replaced."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else ["\t".join(row)]
-    kept = [lines[0], *(line for line in lines[1:] if int(line.split("\t")[0]) < row["step"])]
-    with replace_when_done(path) as temporary:
-        temporary.write_text("\n".join([*kept, "\t".join(str(value) for value in row.values())]) + "\n")
+        train_vnet(model, crops["training"], watched, recipe, on_epoch, first_step, minutes, verbose)
+    write_history(history, model_dir, with_curves=True)
+    write_model(model_dir, plan, best, piece_mb=piece_mb)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Train a V-Net on a folder of crops; the same command goes on where it was stopped."""
-    parser = argparse.ArgumentParser(prog="hipqct.steps.training", description=main.__doc__)
-    parser.add_argument("crops")
-    parser.add_argument("validation")
-    parser.add_argument("model")
-    parser.add_argument("--first-model", help="start from this model's weights")
-    parser.add_argument("--minutes", type=float, default=math.inf)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--preset", choices=PRESETS, default="compact")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--steps-per-epoch", type=int, default=50)
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--patch", type=int, nargs=3, default=(96, 96, 32))
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--final-learning-rate", type=float, default=1e-5)
-    parser.add_argument("--clip-hu", type=float, nargs=2, default=(-200, 1500))
-    parser.add_argument("--frozen-norm", action="store_true")
-    parser.add_argument("--seed", type=int, default=0)
-    options = vars(parser.parse_args(arguments))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    os.environ.setdefault("OMP_NUM_THREADS", str(options.pop("threads")))
-    from hipqct.network import COMPACT, PAPER
-    from hipqct.train import Recipe
-
-    places = [options.pop(name) for name in ("crops", "validation", "model")]
-    minutes, first_model = options.pop("minutes"), options.pop("first_model")
-    network = {"compact": COMPACT, "paper": PAPER}[options.pop("preset")]
-    recipe = replace(Recipe(), network=dict(network), **options)
-    train_model(*places, recipe, minutes, first_model)
+def _identity(plan: dict, crops: dict, first_weights: dict | None) -> str:
+    """A hash of all that decides a training's outcome but its code."""
+    digest = hashlib.sha256(repr((plan, {k: [c.name for c in part] for k, part in crops.items()})).encode())
+    digest.update(str(revisions.TRAIN_FOLD).encode())
+    for name in sorted(first_weights or ()):
+        digest.update(first_weights[name].tobytes())
+    return digest.hexdigest()
 
 
-if __name__ == "__main__":
-    main()
+def set_backend(backend: str) -> None:
+    """Let Keras compute with ``backend``; ModelError when it is not installed or Keras runs already."""
+    if importlib.util.find_spec(backend) is None:
+        raise ModelError(f"the backend {backend} is not installed: pip install {backend}, or choose another")
+    os.environ["KERAS_BACKEND"] = backend
+    from hipqct.train import running_backend
+
+    if running_backend() != backend:
+        raise ModelError(f"Keras runs on {running_backend()} already: start a new process for {backend}")
+
+
+def write_history(history: list[dict], model_dir: Path, with_curves: bool = False) -> None:
+    """Write history.tsv, and curves.png where pandas and matplotlib are installed."""
+    lines = ["\t".join(history[0])]
+    lines += ["\t".join(f"{value:.8g}" for value in row.values()) for row in history]
+    with replace_when_done(model_dir / "history.tsv") as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if not with_curves:
+        return
+    try:
+        import pandas as pd
+
+        from hipqct.figures import draw_curves
+    except ImportError as error:
+        log.warning("No curves are drawn: %s", error)
+        return
+    with replace_when_done(model_dir / "curves.png") as temporary:
+        draw_curves(pd.DataFrame(history)).savefig(temporary, dpi=120)
+
+
+class _event_writer:
+    """Gives a function that writes a history row as TensorBoard's events, if tensorboardX is there."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.writer = folder, None
+
+    def __enter__(self):
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            log.warning("tensorboardX is not installed: no TensorBoard events are written")
+            return lambda row: None
+        self.writer = SummaryWriter(str(self.folder))
+        return self._write
+
+    def _write(self, row: dict) -> None:
+        for name, value in row.items():
+            if name not in ("step", "seconds"):
+                self.writer.add_scalar(name, value, row["step"])
+        self.writer.flush()
+
+    def __exit__(self, *_):
+        if self.writer:
+            self.writer.close()
+
+
+def hash_file(path) -> str:
+    """SHA-256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

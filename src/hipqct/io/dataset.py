@@ -1,0 +1,85 @@
+"""A training set as one HDF5 file: crops and masks in compressed chunks, read in windows."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from hipqct.errors import ModelError
+from hipqct.io.files import replace_when_done
+
+FORMAT = 1
+CHUNK = (48, 48, 16)  # voxels; a patch of 96 x 96 x 32 touches some 30 of them
+
+
+@dataclass(frozen=True)
+class Hip:
+    """One labelled hip: HU (int16) and femur (bool or uint8), ``(x, y, z)``, and whose it is."""
+
+    subject: str
+    side: str
+    ct: np.ndarray
+    mask: np.ndarray
+    sex: str = ""
+    age: float | None = None
+    fold: int = 0
+
+    @property
+    def name(self) -> str:
+        """The hip's name in the file."""
+        return f"{self.subject}_{self.side}"
+
+
+def write_dataset(hips: Iterable[Hip], path, plan: dict) -> None:
+    """Write hips one after the other; only one is in memory at a time.
+
+    Args:
+        plan: ``side`` (left: right hips stand here mirrored; both: as they are), ``spacing_mm`` of all crops
+            and ``data`` (``synthetic``, or empty).
+    """
+    with replace_when_done(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["format"] = FORMAT
+        file.attrs.update({key: plan[key] for key in ("side", "spacing_mm", "data")})
+        for hip in hips:
+            group = file.create_group(hip.name)
+            for key, array in (("ct", hip.ct.astype(np.int16)), ("mask", hip.mask.astype(np.uint8))):
+                chunks = tuple(min(c, n) for c, n in zip(CHUNK, array.shape, strict=True))
+                group.create_dataset(key, data=array, chunks=chunks, compression="lzf", shuffle=True)
+            age = np.nan if hip.age is None else hip.age
+            group.attrs.update({"subject": hip.subject, "side": hip.side, "sex": hip.sex or "", "age": age})
+            group.attrs["fold"] = hip.fold
+
+
+class Dataset:
+    """A training set that is open for reading; use it in a ``with`` block.
+
+    Its hips' ``ct`` and ``mask`` are HDF5 datasets: indexing reads that window from the disk.
+    """
+
+    def __init__(self, path):
+        try:
+            self.file = h5py.File(path, "r")
+            self.side, self.data = (str(self.file.attrs[key]) for key in ("side", "data"))
+            self.spacing_mm = tuple(float(v) for v in self.file.attrs["spacing_mm"])
+        except (OSError, KeyError) as error:
+            raise ModelError(f"{path} is no training set ({error}): build it again.") from error
+        self.path = Path(path)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def hips(self, sex: str | None = None) -> list[Hip]:
+        """The hips of all, or of one sex, in the file's (alphabetical) order."""
+        found = []
+        for group in self.file.values():
+            a = group.attrs
+            if sex in (None, a["sex"]):
+                age = None if np.isnan(a["age"]) else float(a["age"])
+                arrays = (group["ct"], group["mask"])
+                found.append(Hip(a["subject"], a["side"], *arrays, a["sex"], age, int(a["fold"])))
+        return found

@@ -1,0 +1,57 @@
+"""Means of an image over tetrahedra, by integration."""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import ndimage
+
+from hipqct.image import Image
+from hipqct.mesh import TetMesh
+
+POINTS_AT_ONCE = 2_000_000
+
+
+def integration_points(parts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a tetrahedron in barycentric coordinates, shape ``(n, 4)``, and their weights, sum 1.
+
+    Every edge is cut into ``parts``: the lattice then divides the tetrahedron into small ones, upright and
+    turned over, and octahedra of four times their volume; the points are their centroids. Linear fields are
+    integrated exactly, the error of smooth ones falls with the square of ``parts``.
+    """
+    m = parts
+    if m < 1:
+        raise ValueError(f"parts must be at least 1, got {m}")
+    points, weights = [], []
+    for layers, offset, weight in ((m, 0.25, 1), (m - 1, 0.5, 4), (m - 2, 0.75, 1)):
+        for i in range(layers):
+            for j in range(layers - i):
+                for k in range(layers - i - j):
+                    points.append(np.array([i, j, k, layers - 1 - i - j - k]) + offset)
+                    weights.append(weight)
+    return np.array(points) / m, np.array(weights) / m**3
+
+
+def mean_over_tetrahedra(
+    mesh: TetMesh, image: Image, parts: int, of_points: dict[str, Callable]
+) -> dict[str, np.ndarray]:
+    """Means over each element of functions of the image's value, trilinear between voxels.
+
+    Args:
+        parts: see `integration_points`.
+        of_points: by name, functions of an array of values, such as the identity or a material law.
+
+    Returns:
+        By name, the mean of each element, float64. Outside the image its edge repeats.
+    """
+    points, weights = integration_points(parts)
+    corners = image.to_index(mesh.points_mm)[mesh.cells[:, :4]]
+    array = np.asarray(image.array, np.float32)
+    means = {name: np.empty(len(corners)) for name in of_points}
+    size = max(1, POINTS_AT_ONCE // len(points))
+    for first in range(0, len(corners), size):
+        part = slice(first, first + size)
+        index = np.einsum("pc,mcx->xmp", points, corners[part])
+        values = ndimage.map_coordinates(array, index, order=1, mode="nearest", prefilter=False)
+        for name, function in of_points.items():
+            means[name][part] = function(values.astype(float)) @ weights
+    return means

@@ -1,0 +1,72 @@
+"""What the trained models do on the test set that none of them has seen."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from hipqct.bone import segment_probability
+from hipqct.cohort import COHORTS, TEXT_COLUMNS, accuracy_table, subject_table
+from hipqct.errors import AnatomyError
+from hipqct.folds import TEST
+from hipqct.image import Image
+from hipqct.io.dataset import Dataset
+from hipqct.io.models import read_model
+from hipqct.io.tables import read_table, write_table
+from hipqct.metrics import relative_error_percent, score_masks
+from hipqct.phantom import SYNTHETIC
+
+log = logging.getLogger(__name__)
+
+
+def judge_models(dataset_path, plan_paths, tested_path, cohort: str, step, device: str, threads: int) -> None:
+    """Segment the test set by the mean of a cohort's models and write one row of scores per hip.
+
+    A hip whose probabilities show no femur has the status ``failed``.
+
+    Args:
+        plan_paths: plan.json of the folds' models.
+        step: slices between windows, as at inference.
+    """
+    from hipqct.predict import load_engine, predict_probability
+
+    models = [read_model(Path(path).parent) for path in plan_paths]
+    networks = [(load_engine(plan["network"], weights, device, threads), plan) for plan, weights in models]
+    rows = []
+    with Dataset(dataset_path) as data:
+        voxel_mm3 = float(np.prod(data.spacing_mm))
+        for hip in [hip for hip in data.hips(COHORTS[cohort]) if hip.fold == TEST]:
+            ct, reference = hip.ct[()], hip.mask[()] > 0
+            maps = [predict_probability(engine, ct, plan, step) for engine, plan in networks]
+            row = {"subject": hip.subject, "side": hip.side, "sex": hip.sex, "age": hip.age}
+            flags = [SYNTHETIC] if data.data == SYNTHETIC else []
+            try:
+                bone = segment_probability(Image(np.mean(maps, axis=0), data.spacing_mm))
+            except AnatomyError as error:
+                log.warning("%s: %s", hip.name, error)
+                rows.append(row | {"status": "failed", "flags": flags})
+                continue
+            reference_mm3, predicted_mm3 = (voxel_mm3 * int(m.sum()) for m in (reference, bone.mask.array))
+            rows.append(
+                row
+                | {"status": "done", "flags": flags + bone.flags, "otsu_threshold": bone.otsu_threshold}
+                | score_masks(reference, bone.mask.array, data.spacing_mm)
+                | {"volume_mm3": predicted_mm3, "volume_reference_mm3": reference_mm3}
+                | {"volume_predicted_mm3": predicted_mm3}
+                | {"relative_error_percent": relative_error_percent(reference_mm3, predicted_mm3)}
+            )
+    write_table(subject_table(rows), tested_path)
+
+
+def tabulate_training(tested_paths: dict[str, str], table_path, figures_dir) -> None:
+    """Write the accuracy of every cohort's models on their test sets, and the figures of each.
+
+    Args:
+        tested_paths: by cohort, the tables of `judge_models`.
+    """
+    from hipqct.figures import draw_all
+
+    tested = {cohort: read_table(path, TEXT_COLUMNS) for cohort, path in tested_paths.items()}
+    write_table(accuracy_table(tested), table_path)
+    for cohort, table in tested.items():
+        draw_all(table, Path(figures_dir) / cohort)

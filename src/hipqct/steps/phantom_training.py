@@ -1,0 +1,178 @@
+"""Train on digital hip phantoms made on the spot: no scans, no network needed."""
+
+import logging
+import math
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from hipqct import revisions
+from hipqct.crop import crop_roi, locate_hip
+from hipqct.errors import AnatomyError, ModelError
+from hipqct.io.dataset import Dataset, Hip, write_dataset
+from hipqct.io.files import replace_when_done
+from hipqct.io.models import read_model
+from hipqct.network import PRESETS
+from hipqct.phantom import SYNTHETIC
+from hipqct.phantom.generate import generate_phantom
+from hipqct.phantom.parameters import TRAIN_SEEDS, VALIDATION_SEEDS, sample_parameters
+from hipqct.resample import resample_mask_slices, resample_slices
+from hipqct.steps.training import hash_file, set_backend, train_model
+
+log = logging.getLogger(__name__)
+
+SIDES = ("left", "right")
+TRAINING, VALIDATION = 1, 0  # folds
+OTHER_SLICES_MM = (1.0, 1.5, 2.5, 3.0, 3.0, 5.0)
+LONG_SHAFT_MM = (140.0, 240.0)  # how far below the femoral head a long scan ends
+
+# What makes a hip hard: shares of the phantoms, and ranges wider than a cohort's.
+LONG_SHARE, NARROW_SHARE, PLAIN_SHARE = 1 / 3, 0.3, 0.2
+NARROW_JOINT_MM = (0.3, 2.2)
+PLAIN_CORTEX_MM = (0.3, 0.9)  # bones with thin shells, equally bright inside and out, as soft kernels show
+
+
+def train_on_phantoms(
+    model_dir,
+    phantoms: int,
+    validation: int,
+    preset: str = "compact",
+    backend: str = "tensorflow",
+    choices: dict | None = None,
+    minutes: float = math.inf,
+    first_model_dir=None,
+    processes: int = 1,
+    piece_mb: float | None = None,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Make phantoms of the training and validation seeds, then train, or go on with, a model on them.
+
+    The same call goes on where it was stopped. The last weights are kept: on phantoms without end,
+    training and validation come from the same source.
+
+    Args:
+        model_dir: gets ``phantoms/`` (crops), phantoms.h5, checkpoint.h5, and the model.
+        phantoms, validation: how many of each.
+        preset: ``compact`` or ``paper``, the network; backend: what Keras computes with.
+        choices: values for fields of `hipqct.train.Recipe`.
+        minutes: bound on the training, not on the making of phantoms.
+        first_model_dir: start from this model's weights instead of from random ones.
+        processes: for the phantoms.
+        piece_mb: write the weights in pieces of at most so many MB.
+        tell: called with (phantoms done, phantoms in all).
+    """
+    model_dir = Path(model_dir)
+    folder = model_dir / f"phantoms-{revisions.MAKE_PHANTOM}"
+    seeds = {TRAINING: TRAIN_SEEDS[:phantoms], VALIDATION: VALIDATION_SEEDS[:validation]}
+    build_crops([seed for part in seeds.values() for seed in part], folder, processes, tell)
+    set_backend(backend)  # after the processes that make phantoms have ended
+    from hipqct.train import Crop, Recipe
+
+    recipe = replace(Recipe(), network=dict(PRESETS[preset]), **(choices or {}))
+    dataset_path = model_dir / "phantoms.h5"
+    hips = [(part, folder / f"{seed}_{side}.npz") for part in seeds for seed in seeds[part] for side in SIDES]
+    hips = [(part, path) for part, path in hips if path.is_file()]
+    plan = {"side": "left", "spacing_mm": recipe.spacing_mm, "data": SYNTHETIC}
+    write_dataset((_read_hip(path, part) for part, path in hips), dataset_path, plan)
+    with Dataset(dataset_path) as data:
+        crops = {"training": [], "validation": []}
+        for hip in data.hips():
+            crops["training" if hip.fold == TRAINING else "validation"].append(
+                Crop(hip.name, hip.ct, hip.mask)
+            )
+        if not crops["training"]:
+            raise ModelError("no phantom gave a crop to train on: ask for more (--phantoms)")
+        facts = {
+            "name": model_dir.name,
+            "training": {"data": SYNTHETIC, "phantoms": phantoms, "dataset_sha256": hash_file(dataset_path)},
+        }
+        first_weights = read_model(first_model_dir)[1] if first_model_dir else None
+        train_model(crops, model_dir, recipe, facts, None, minutes, first_weights, True, piece_mb)
+
+
+def _read_hip(path: Path, part: int) -> Hip:
+    seed, side = path.stem.split("_")
+    with np.load(path) as arrays:
+        return Hip(seed, side, arrays["ct"], arrays["mask"], fold=part)
+
+
+def draw_changes(rng: np.random.Generator) -> dict:
+    """What a training phantom has unlike one of a cohort, as overrides for `sample_parameters`."""
+    changes = {"slice_mm": float(rng.choice(OTHER_SLICES_MM))} if rng.random() < 0.5 else {}
+    if rng.random() < LONG_SHARE:
+        changes["bottom_mm"] = float(rng.uniform(*LONG_SHAFT_MM))
+    if rng.random() < NARROW_SHARE:
+        changes |= {
+            "joint_space_mm": float(rng.uniform(*NARROW_JOINT_MM)),
+            "socket_shift_mm": (0.0, 0.0, 0.0),
+        }
+    if rng.random() < PLAIN_SHARE:
+        inside_mg_cm3 = float(rng.uniform(120, 320))
+        changes |= {
+            "shell_mm": float(rng.uniform(*PLAIN_CORTEX_MM)),
+            "cortex_mm": float(rng.uniform(*PLAIN_CORTEX_MM)),
+            "roof_mm": float(rng.uniform(*PLAIN_CORTEX_MM)),
+            "head_mg_cm3": inside_mg_cm3,
+            "neck_mg_cm3": inside_mg_cm3 * float(rng.uniform(0.5, 1)),
+            "trochanter_mg_cm3": inside_mg_cm3 * float(rng.uniform(0.5, 1)),
+            "trabecular_mg_cm3": inside_mg_cm3,
+            "compressive_mg_cm3": float(rng.uniform(0, 60)),
+            "texture_mg_cm3": float(rng.uniform(0, 20)),
+        }
+    return changes
+
+
+def no_changes(rng: np.random.Generator) -> dict:
+    """For phantoms as a cohort has them; see `draw_changes`."""
+    return {}
+
+
+def build_crops(
+    seeds,
+    folder,
+    processes: int,
+    tell: Callable[[int, int], None],
+    changes: Callable[[np.random.Generator], dict] = draw_changes,
+) -> None:
+    """Make left and mirrored right crops with their masks from phantoms; crops that are there stay.
+
+    Slices are 2 mm apart as in the paper, or (half of the phantoms) another spacing in use; some scans reach
+    far down the shaft, as hospital scans of the pelvis do, some joints are narrow and some bones plain.
+
+    Args:
+        seeds: numbers from the ranges in `hipqct.phantom.parameters`.
+        folder: gets ``{seed}_{side}.npz`` with ct (HU, int16) and mask, and ``{seed}.done``.
+        changes: draws what is unlike a cohort's phantom, `draw_changes` or `no_changes`.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    todo = [seed for seed in seeds if not (folder / f"{seed}.done").is_file()]
+    tell(len(seeds) - len(todo), len(seeds))
+    if not todo:
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        jobs = [pool.submit(_build_crops_of, seed, folder, changes) for seed in todo]
+        for count, job in enumerate(as_completed(jobs), start=len(seeds) - len(todo) + 1):
+            job.result()
+            tell(count, len(seeds))
+
+
+def _build_crops_of(seed: int, folder: Path, draw: Callable) -> None:
+    changes = draw(np.random.default_rng(seed))
+    phantom = generate_phantom(sample_parameters(seed, **changes))
+    resampled, _ = resample_slices(phantom.ct)
+    for side, femur in zip(SIDES, (phantom.left_femur, phantom.right_femur), strict=True):
+        try:
+            roi = crop_roi(resampled, locate_hip(resampled, side))
+        except AnatomyError as error:  # a hip that the field of view cuts off
+            log.warning("Phantom %d: %s", seed, error)
+            continue
+        mask = resample_mask_slices(femur, roi).array
+        mirror = slice(None, None, 1 if side == "left" else -1)
+        with replace_when_done(folder / f"{seed}_{side}.npz") as temporary:
+            np.savez_compressed(temporary, ct=roi.array[mirror].astype(np.int16), mask=mask[mirror])
+    (folder / f"{seed}.done").touch()
+    log.info("Phantom %d: crops of %d slices, changes %s", seed, resampled.shape[2], changes)

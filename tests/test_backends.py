@@ -1,0 +1,72 @@
+"""Keras' backends give one training: equal outputs, equal steps, and weights that pass between them."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+CODE = """
+import sys
+import numpy as np
+from hipqct.network import PAPER, weight_shapes
+from hipqct.train import Recipe, start_model
+from hipqct.vnet import get_weights, set_weights
+
+network = PAPER | {"filters": (4, 6), "encoder_convolutions": (1, 2), "decoder_convolutions": (1,)}
+network |= {"batch_norm": True, "dropout": 0.0}
+rng = np.random.default_rng(0)
+weights = {}
+for name, shape in weight_shapes(network).items():
+    values = rng.normal(0, 0.2, shape)
+    weights[name] = np.abs(values) + 0.5 if "variance" in name or "gamma" in name else values
+model = start_model(Recipe(network=network, learning_rate=1e-3), weights)
+ct = rng.random((2, 16, 16, 8, 1)).astype(np.float32)
+truth = (ct > 0.6).astype(np.float32)
+out = {"before": np.asarray(model.predict_on_batch(ct))}
+losses = []
+for _ in range(2):
+    model.reset_metrics()
+    losses.append(float(model.train_on_batch(ct, truth)[0]))
+out |= {"losses": losses, "after": np.asarray(model.predict_on_batch(ct))}
+out |= {name.replace("/", "|"): values for name, values in get_weights(model).items()}
+if len(sys.argv) > 2:
+    with np.load(sys.argv[2]) as file:
+        given = {name.replace("|", "/"): file[name] for name in file.files if "|" in name}
+    set_weights(model, given, network)
+    out["of_given"] = np.asarray(model.predict_on_batch(ct))
+np.savez(sys.argv[1], **out)
+"""
+
+
+def run(backend: str, out_path, *arguments) -> dict:
+    """Two steps of training in a process of its own."""
+    environment = os.environ | {"KERAS_BACKEND": backend, "OMP_NUM_THREADS": "2", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-c", CODE, str(out_path), *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    with np.load(out_path) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+@pytest.fixture(scope="module")
+def reference_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tensorflow") / "out.npz"
+    run("tensorflow", path)
+    return path
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_outputs_and_steps_are_equal_and_weights_pass_between_backends(tmp_path, reference_path, backend):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed: pip install {backend}")
+    found = run(backend, tmp_path / "out.npz", reference_path)
+    with np.load(reference_path) as reference:
+        np.testing.assert_allclose(found["before"], reference["before"], atol=1e-5)
+        np.testing.assert_allclose(found["losses"], reference["losses"], rtol=1e-4)
+        for name in reference.files:
+            np.testing.assert_allclose(found[name], reference[name], atol=2e-4, err_msg=name)
+        np.testing.assert_allclose(found["of_given"], reference["after"], atol=1e-5)
+        assert not np.allclose(reference["after"], reference["before"], atol=1e-3)

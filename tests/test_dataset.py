@@ -1,0 +1,51 @@
+"""The training set's file: what goes in comes out, window by window."""
+
+import numpy as np
+import pytest
+
+from hipqct.errors import ModelError
+from hipqct.io.dataset import CHUNK, Dataset, Hip, write_dataset
+from hipqct.train import Crop, Recipe, draw_batch
+
+PLAN = {"side": "left", "spacing_mm": (0.8, 0.8, 3.0), "data": "synthetic"}
+
+
+def make_hip(subject="S1", side="left", sex="F", age=60.0, fold=2, shape=(100, 96, 40)):
+    rng = np.random.default_rng(sum(map(ord, subject)))
+    mask = np.zeros(shape, bool)
+    mask[30:60, 30:60, 5:30] = True
+    return Hip(subject, side, rng.integers(-1000, 2000, shape, dtype=np.int16), mask, sex, age, fold)
+
+
+def test_hips_come_back_as_they_were(tmp_path):
+    hips = [make_hip(), make_hip("S2", "right", "", None, -1)]
+    write_dataset(iter(hips), tmp_path / "d.h5", PLAN)
+    with Dataset(tmp_path / "d.h5") as data:
+        assert (data.side, data.spacing_mm, data.data) == ("left", (0.8, 0.8, 3.0), "synthetic")
+        for hip, found in zip(hips, data.hips(), strict=True):
+            assert (found.subject, found.side, found.sex, found.age, found.fold) == (
+                hip.subject, hip.side, hip.sex, hip.age, hip.fold,
+            )  # fmt: skip
+            np.testing.assert_array_equal(found.ct[()], hip.ct)
+            np.testing.assert_array_equal(found.mask[()], hip.mask)
+            assert found.ct.chunks == CHUNK
+            assert found.ct.dtype == np.int16
+        assert [hip.subject for hip in data.hips("F")] == ["S1"]
+
+
+def test_batches_from_the_file_are_those_from_memory(tmp_path):
+    hips = [make_hip(), make_hip("S2")]
+    write_dataset(hips, tmp_path / "d.h5", PLAN)
+    recipe = Recipe(patch=(32, 32, 8), seed=3)
+    memory = [Crop(hip.name, hip.ct, hip.mask) for hip in hips]
+    with Dataset(tmp_path / "d.h5") as data:
+        stored = [Crop(hip.name, hip.ct, hip.mask) for hip in data.hips()]
+        for step in range(5):
+            expected, found = draw_batch(memory, recipe, step), draw_batch(stored, recipe, step)
+            np.testing.assert_array_equal(expected, found)
+
+
+def test_what_is_no_training_set_is_refused(tmp_path):
+    (tmp_path / "d.h5").write_bytes(b"nothing")
+    with pytest.raises(ModelError, match="build it again"):
+        Dataset(tmp_path / "d.h5")

@@ -1,0 +1,59 @@
+"""Training phantoms: harder than a cohort's, from their own seeds, made once."""
+
+import numpy as np
+
+from hipqct import revisions
+from hipqct.io.dataset import Dataset
+from hipqct.io.models import read_model
+from hipqct.io.tables import read_table
+from hipqct.phantom.parameters import CONTACT_MM, TRAIN_SEEDS, VALIDATION_SEEDS, sample_parameters
+from hipqct.steps import phantom_training
+from hipqct.steps.phantom_training import draw_changes, train_on_phantoms
+
+
+def test_training_phantoms_are_harder_than_a_cohorts_and_always_valid():
+    drawn = [draw_changes(np.random.default_rng(seed)) for seed in range(200)]
+    for seed, changes in enumerate(drawn[:40]):
+        sample_parameters(TRAIN_SEEDS[seed], **changes)
+    shares = {"joint_space_mm": (0.2, 0.4), "texture_mg_cm3": (0.1, 0.3), "slice_mm": (0.4, 0.6)}
+    for name, (low, high) in shares.items():
+        assert low < np.mean([name in changes for changes in drawn]) < high
+    assert all(c["joint_space_mm"] > CONTACT_MM for c in drawn if "joint_space_mm" in c)
+
+
+def test_crops_of_a_phantom_are_left_hips_and_made_once(tmp_path, monkeypatch):
+    coarse = {"matrix": 160, "pixel_mm": 2.4, "slice_mm": 3.0, "top_mm": 40.0, "bottom_mm": 66.0}
+    phantom_training._build_crops_of(TRAIN_SEEDS[0], tmp_path, lambda rng: coarse)
+    for side in ("left", "right"):
+        with np.load(tmp_path / f"{TRAIN_SEEDS[0]}_{side}.npz") as arrays:
+            ct, mask = arrays["ct"], arrays["mask"]
+        assert ct.shape == mask.shape
+        assert ct.shape[:2] == (192, 192)
+        # The trochanter lies at the patient's left of the head: lateral is towards larger x.
+        slices = np.flatnonzero(mask.any((0, 1)))
+        head_x, shaft_x = (np.argwhere(mask[:, :, z])[:, 0].mean() for z in (slices[-3], slices[0]))
+        assert shaft_x > head_x + 10
+    monkeypatch.setattr(phantom_training, "ProcessPoolExecutor", None)  # nothing is left to make
+    phantom_training.build_crops([TRAIN_SEEDS[0]], tmp_path, 1, lambda done, total: None)
+
+
+def test_a_model_is_trained_on_phantoms_of_the_seeds_set_apart(tmp_path):
+    folder = tmp_path / f"m/phantoms-{revisions.MAKE_PHANTOM}"
+    folder.mkdir(parents=True)
+    for seed in (*TRAIN_SEEDS[:3], VALIDATION_SEEDS[0]):
+        ct = np.random.default_rng(seed).integers(-100, 900, (32, 32, 8)).astype(np.int16)
+        np.savez(folder / f"{seed}_left.npz", ct=ct, mask=ct > 500)
+        (folder / f"{seed}.done").touch()
+    choices = {"patch": (16, 16, 8), "steps": 2, "steps_per_epoch": 1, "window": (32, 32, 8)}
+    train_on_phantoms(tmp_path / "m", 3, 1, choices=choices, minutes=0, piece_mb=1)
+    train_on_phantoms(tmp_path / "m", 3, 1, choices=choices, piece_mb=1)
+    with Dataset(tmp_path / "m/phantoms.h5") as data:
+        folds = {hip.subject: hip.fold for hip in data.hips()}
+    assert folds == {str(seed): 1 for seed in TRAIN_SEEDS[:3]} | {str(VALIDATION_SEEDS[0]): 0}
+    assert read_table(tmp_path / "m/history.tsv")["step"].tolist() == [1, 2]
+    plan, _ = read_model(tmp_path / "m")
+    assert plan["training"]["data"] == "synthetic"
+    assert not (tmp_path / "m/weights.h5").exists()
+    pieces = sorted((tmp_path / "m").glob("weights.h5.*"))
+    assert len(pieces) == 3
+    assert max(piece.stat().st_size for piece in pieces) <= 1_000_000

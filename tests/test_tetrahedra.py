@@ -1,0 +1,107 @@
+"""The tetrahedral mesh: the mask's volume, good angles, conforming, and whole."""
+
+import numpy as np
+import pytest
+from test_hexahedra import femur_like
+
+from hipqct.errors import MeshError
+from hipqct.image import Image
+from hipqct.mesh import TET_EDGES, Surface, dihedral_angles_deg, euler_number, is_closed, tet_volumes_mm3
+from hipqct.tetrahedra import _boundary_faces, build_tetrahedra
+
+
+def ball(radius_mm=18.0, spacing_mm=(0.8, 0.8, 3.0)) -> Image:
+    counts = [int(56 / s) for s in spacing_mm]
+    axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(counts, spacing_mm, strict=True)]
+    x, y, z = np.meshgrid(*axes, indexing="ij")
+    return Image(x**2 + y**2 + z**2 < radius_mm**2, spacing_mm)
+
+
+@pytest.fixture(scope="module")
+def femur():
+    return build_tetrahedra(femur_like(), 3.0)
+
+
+@pytest.mark.parametrize("size_mm", [2.5, 3.0, 3.5])
+def test_a_femur_meshes_with_good_angles_and_the_masks_volume(size_mm):
+    mask = femur_like()
+    mesh = build_tetrahedra(mask, size_mm)
+    volumes_mm3 = tet_volumes_mm3(mesh.points_mm, mesh.cells)
+    assert volumes_mm3.min() > 0
+    assert volumes_mm3.sum() == pytest.approx(mask.array.sum() * mask.voxel_volume_mm3, rel=1e-3)
+    assert dihedral_angles_deg(mesh.points_mm, mesh.cells).min() > 10
+    ends = mesh.points_mm[mesh.cells[:, TET_EDGES]]
+    lengths_mm = np.linalg.norm(ends[:, :, 0] - ends[:, :, 1], axis=2)
+    assert lengths_mm.mean() == pytest.approx(size_mm, rel=0.05)
+
+
+def test_neighbours_fit_and_the_boundary_is_one_closed_sphere(femur):
+    """Every inner face belongs to two elements: else the boundary would be larger, or open."""
+    faces = _boundary_faces(femur.cells[:, :4])
+    surface = Surface(femur.points_mm, faces)
+    assert is_closed(surface)
+    assert euler_number(surface) == 2
+    assert set(np.unique(faces)) <= set(femur.node_sets["SURFACE"])
+    surface_nodes = femur.points_mm[femur.node_sets["SURFACE"]]
+    assert len(surface_nodes) == pytest.approx(2 * len(faces) + 2)  # corners and mid-edges of a sphere
+
+
+def test_middles_lie_between_their_corners(femur):
+    ends = femur.points_mm[femur.cells[:, TET_EDGES]]
+    np.testing.assert_allclose(femur.points_mm[femur.cells[:, 4:]], ends.mean(axis=2), atol=1e-9)
+
+
+def test_a_balls_boundary_lies_on_the_ball():
+    mesh = build_tetrahedra(ball(), 3.0)
+    corners = np.intersect1d(np.unique(mesh.cells[:, :4]), mesh.node_sets["SURFACE"])
+    points_mm = mesh.points_mm[corners]
+    radius_mm = np.linalg.norm(points_mm - points_mm.mean(axis=0), axis=1)
+    assert radius_mm.mean() == pytest.approx(18.0, abs=0.2)
+    assert radius_mm.std() < 0.25
+
+
+def test_a_mirrored_mask_gives_the_mirrored_mesh():
+    mask = femur_like()
+    turned = Image(mask.array[::-1], mask.spacing_mm)
+    first, second = build_tetrahedra(mask), build_tetrahedra(turned)
+    width_mm = (mask.shape[0] - 1) * mask.spacing_mm[0]
+    mirrored = np.sort(np.round(second.points_mm * [-1, 1, 1] + [width_mm, 0, 0], 6), axis=0)
+    assert len(first.cells) == pytest.approx(len(second.cells), rel=1e-3)
+    np.testing.assert_allclose(
+        np.sort(np.round(first.points_mm, 6), axis=0).mean(0), mirrored.mean(0), atol=0.02
+    )
+
+
+@pytest.mark.parametrize("flip", [1, -1])
+def test_volumes_are_positive_in_any_frame(flip):
+    mask = ball()
+    direction = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, float(flip)]])
+    turned = Image(mask.array, mask.spacing_mm, (5.0, -3.0, 100.0), direction)
+    mesh = build_tetrahedra(turned)
+    assert tet_volumes_mm3(mesh.points_mm, mesh.cells).min() > 0
+    ends = mesh.points_mm[mesh.cells[:, TET_EDGES]]
+    np.testing.assert_allclose(mesh.points_mm[mesh.cells[:, 4:]], ends.mean(axis=2), atol=1e-9)
+    lowest = mesh.points_mm[mesh.node_sets["DISTAL_SLAB"]][:, 2].max() - mesh.points_mm[:, 2].min()
+    assert lowest <= 6.0 + 1e-6
+
+
+def test_the_distal_face_is_flat_and_in_the_slab(femur):
+    face = femur.points_mm[femur.node_sets["DISTAL_FACE"]]
+    assert np.ptp(face[:, 2]) <= 0.05
+    assert len(face) > 20
+    assert set(femur.node_sets["DISTAL_FACE"]) <= set(femur.node_sets["DISTAL_SLAB"])
+
+
+def test_the_same_mask_gives_the_same_bytes():
+    first, second = build_tetrahedra(ball()), build_tetrahedra(ball())
+    assert first.points_mm.tobytes() == second.points_mm.tobytes()
+    assert first.cells.tobytes() == second.cells.tobytes()
+
+
+def test_what_is_too_thin_is_refused():
+    mask = Image(np.zeros((20, 20, 8), bool), (0.8, 0.8, 3.0))
+    mask.array[5:15, 9, 2:6] = True
+    with pytest.raises(MeshError, match="too thin"):
+        build_tetrahedra(mask)
+    with pytest.raises(ValueError, match="size_mm"):
+        build_tetrahedra(ball(), 0)

@@ -1,0 +1,62 @@
+"""`snakemake train` on four small synthetic subjects: folds, training set, models, accuracy."""
+
+import pytest
+import yaml
+
+from hipqct.io.models import read_model
+from hipqct.io.tables import read_table
+
+from .conftest import COHORT, make_study
+
+SMALL = {
+    "cohorts": ["all"], "folds": 2, "test_share": 0.25, "network": "compact", "epochs": 1, "batch": 2,
+    "patch": [32, 32, 8],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, phantoms):
+    """The study after a training of one epoch."""
+    study = make_study(tmp_path_factory.mktemp("training"), phantoms)
+    config = study.folder / "config/config.yaml"
+    settings = yaml.safe_load(config.read_text())
+    settings["train"] |= SMALL
+    settings["segment"]["step"] = 16
+    config.write_text(yaml.safe_dump(settings))
+    study.first_run = study.run("train")
+    return study
+
+
+def test_a_training_goes_from_scans_to_models_and_their_accuracy(study):
+    assert study.first_run.returncode == 0, study.first_run.stderr[-3000:]
+    training = study.folder / "results/training"
+    folds = read_table(training / "folds.tsv")
+    assert sorted(folds["subject"]) == sorted(COHORT)
+    assert sorted(folds["fold"]) == [-1, 0, 0, 1]
+    for fold in range(2):
+        plan, _ = read_model(training / f"all/fold-{fold}")
+        assert plan["training"]["data"] == "synthetic"
+        parts = {"validation": folds["fold"] == fold, "training": folds["fold"] == 1 - fold}
+        for name, chosen in parts.items():
+            assert plan["training"]["hips"][name] == [f"{s}_left" for s in sorted(folds["subject"][chosen])]
+        assert (training / f"all/fold-{fold}/curves.png").is_file()
+    tested = read_table(training / "all/test.tsv")
+    assert tested["subject"].tolist() == folds.loc[folds["fold"] == -1, "subject"].tolist()
+    assert read_table(training / "accuracy.tsv")["cohort"].tolist() == ["all"]
+
+
+def test_a_second_call_has_nothing_to_do(study):
+    again = study.run("train")
+    assert again.returncode == 0
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_too_few_labelled_scans_are_told_before_any_training(study):
+    config = study.folder / "config/config.yaml"
+    settings = yaml.safe_load(config.read_text())
+    settings["train"]["folds"] = 10
+    (study.folder / "config/ten.yaml").write_text(yaml.safe_dump(settings))
+    run = study.run("train", "--configfile", str(study.folder / "config/ten.yaml"))
+    assert run.returncode != 0
+    assert "10 folds need" in run.stderr
+    assert (study.folder / "results/training/all/fold-0/plan.json").is_file()

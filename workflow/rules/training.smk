@@ -1,0 +1,140 @@
+"""Training and cross-validation on the scans that have reference masks: `snakemake train`."""
+
+TRAIN = config["train"]
+LABELLED = [(s, side) for s, side in HIPS if side in SUBJECTS[s].reference]
+
+
+wildcard_constraints:
+    cohort="all|male|female",
+    fold=r"\d+",
+
+
+rule divide_cohort:
+    input:
+        sheet=config["samples"],
+    output:
+        folds="<training>/folds.tsv",
+    log:
+        "<logs>/divide_cohort.log",
+    benchmark:
+        "<benchmarks>/divide_cohort.tsv"
+    resources:
+        mem_mb=1000,
+    params:
+        settings={k: TRAIN[k] for k in ("folds", "test_share", "seed", "group_by")},
+        revision=revisions.DIVIDE_COHORT,
+    message:
+        "Divide the labelled hips into folds and a test set."
+    script:
+        "../scripts/divide_cohort.py"
+
+
+rule build_dataset:
+    input:
+        folds=rules.divide_cohort.output.folds,
+        sheet=config["samples"],
+        crops=[
+            str(rules.crop_hip.output.roi).format(subject=s, side=side)
+            for s, side in LABELLED
+        ],
+        references=[
+            os.path.relpath(SUBJECTS[s].reference[side]) for s, side in LABELLED
+        ],
+    output:
+        dataset="<training>/dataset.h5",
+    log:
+        "<logs>/build_dataset.log",
+    benchmark:
+        "<benchmarks>/build_dataset.tsv"
+    resources:
+        mem_mb=2000,
+    params:
+        side=TRAIN["side"],
+        revision=revisions.BUILD_DATASET,
+    message:
+        "Write the training set."
+    script:
+        "../scripts/build_dataset.py"
+
+
+rule train_fold:
+    input:
+        dataset=rules.build_dataset.output.dataset,
+    output:
+        weights="<training>/{cohort}/fold-{fold}/weights.h5",
+        plan="<training>/{cohort}/fold-{fold}/plan.json",
+        history="<training>/{cohort}/fold-{fold}/history.tsv",
+        curves="<training>/{cohort}/fold-{fold}/curves.png",
+    log:
+        "<logs>/train_fold/{cohort}.{fold}.log",
+    benchmark:
+        "<benchmarks>/train_fold/{cohort}.{fold}.tsv"
+    threads: 8
+    resources:
+        mem_mb=16000,
+        runtime=1440,
+        gpu=1,
+    params:
+        settings=TRAIN,
+        revision=revisions.TRAIN_FOLD,
+    message:
+        "Train fold {wildcards.fold} of the cohort '{wildcards.cohort}'."
+    script:
+        "../scripts/train_fold.py"
+
+
+rule judge_models:
+    input:
+        dataset=rules.build_dataset.output.dataset,
+        plans=[
+            f"<training>/{{cohort}}/fold-{fold}/plan.json"
+            for fold in range(TRAIN["folds"])
+        ],
+        weights=[
+            f"<training>/{{cohort}}/fold-{fold}/weights.h5"
+            for fold in range(TRAIN["folds"])
+        ],
+    output:
+        tested="<training>/{cohort}/test.tsv",
+    log:
+        "<logs>/judge_models/{cohort}.log",
+    benchmark:
+        "<benchmarks>/judge_models/{cohort}.tsv"
+    threads: 4
+    resources:
+        mem_mb=8000,
+        gpu=0 if config["segment"]["device"] == "cpu" else 1,
+    params:
+        step=config["segment"]["step"],
+        device=config["segment"]["device"],
+        revision=revisions.JUDGE_MODELS,
+    message:
+        "Judge the models of the cohort '{wildcards.cohort}' on the test set."
+    script:
+        "../scripts/judge_models.py"
+
+
+rule tabulate_training:
+    input:
+        tested=[f"<training>/{cohort}/test.tsv" for cohort in TRAIN["cohorts"]],
+    output:
+        accuracy="<training>/accuracy.tsv",
+        figures=directory("<training>/figures"),
+    log:
+        "<logs>/tabulate_training.log",
+    benchmark:
+        "<benchmarks>/tabulate_training.tsv"
+    resources:
+        mem_mb=2000,
+    params:
+        cohorts=TRAIN["cohorts"],
+        revision=revisions.TABULATE_TRAINING,
+    message:
+        "Write the accuracy of the trained models."
+    script:
+        "../scripts/tabulate_training.py"
+
+
+rule train:
+    input:
+        rules.tabulate_training.output,
