@@ -214,18 +214,17 @@ def end_of_header() -> str:
 
 
 def print_spread(figures: dict) -> None:
-    """Of the phantoms: median over scans of each region's median, and the range."""
+    """Of each region's percentiles over the phantoms: middle and range; and those of the real scans."""
     phantoms = [f for name, f in figures.items() if not name.startswith("real")]
-    print("\n| region | phantoms' medians, HU: middle (range) | real medians, HU |\n| --- | --- | --- |")
+    print("\n| region | scans | " + " | ".join(f"{q}%" for q in QUANTILES) + " |")
+    print("| --- | --- |" + " --- |" * len(QUANTILES))
     for region in phantoms[0]["regions"]:
-        ours = [f["regions"][region][2] for f in phantoms if f["regions"][region] is not None]
-        real = [
-            f"{f['regions'][region][2]:.0f}"
-            for name, f in figures.items()
-            if name.startswith("real") and f["regions"][region] is not None
-        ]
-        spread = f"{np.median(ours):.0f} ({min(ours):.0f} to {max(ours):.0f})"
-        print(f"| {region} | {spread} | {', '.join(real)} |")
+        ours = np.array([f["regions"][region] for f in phantoms if f["regions"][region] is not None])
+        cells = [f"{np.median(v):.0f} ({v.min():.0f} to {v.max():.0f})" for v in ours.T]
+        print(f"| {region} | phantoms | " + " | ".join(cells) + " |")
+        for name, found in figures.items():
+            if name.startswith("real") and found["regions"][region] is not None:
+                print(f"| | {name} | " + " | ".join(f"{v:.0f}" for v in found["regions"][region]) + " |")
 
 
 def draw_column(ct: Image, mask: Image) -> np.ndarray:

@@ -2,20 +2,24 @@
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.special import hyp1f1
 
 from hipqct.image import Image
+from hipqct.io.files import read_json
 from hipqct.phantom import parameters as named
 from hipqct.phantom import pelvis
 from hipqct.phantom.blocks import Bone, paint_bone, solid_volume_mm3
-from hipqct.phantom.femur import FemurShape, periosteal_distance
+from hipqct.phantom.femur import FemurShape, cortex_thickness, periosteal_distance
 from hipqct.phantom.generate import generate_phantom, scan_grid
 from hipqct.phantom.parameters import sample_parameters
 from hipqct.phantom.scanner import Scanner, blur_between_slices, noise
+from hipqct.phantom.soft_paint import _beside
 
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"matrix": 112, "pixel_mm": 3.6, "slice_mm": 3.6, "top_mm": 36.0, "bottom_mm": 72.0}
 
 
@@ -57,8 +61,9 @@ def test_a_painted_ball_holds_its_bone_mineral():
     """Shell and core are thinner than voxels, but the sum of density over voxels is the ball's mineral."""
     image = empty_image(2.0, 3.0)
     scan = Scanner(slope=0.8, intercept=-2.0)
-    occupied = paint_bone(image, ball(20.0), scan)
+    occupied, painted_mg = paint_bone(image, ball(20.0), scan)
     mineral_mg = float((image.array * 0.8 - 2.0 * occupied).sum()) * image.voxel_volume_mm3 / 1000
+    assert painted_mg == pytest.approx(mineral_mg, rel=1e-4)
     core_mm3, all_mm3 = 4 / 3 * np.pi * 19.0**3, 4 / 3 * np.pi * 20.0**3
     assert mineral_mg == pytest.approx((200 * core_mm3 + 1000 * (all_mm3 - core_mm3)) / 1000, rel=0.01)
 
@@ -74,7 +79,7 @@ def test_the_mask_converges_to_the_continuous_volume():
     for step_mm in (4.0, 2.0, 1.0):
         image = empty_image(step_mm, step_mm, size_mm=176.0)
         truth_mm3 = solid_volume_mm3(image, bone, step_mm=1.0)
-        mask = paint_bone(image, bone, Scanner(substep_mm=step_mm)) >= 0.5
+        mask = paint_bone(image, bone, Scanner(substep_mm=step_mm))[0] >= 0.5
         errors.append(abs(mask.sum() * image.voxel_volume_mm3 / truth_mm3 - 1))
     assert errors[0] < 0.02
     assert errors[2] < 0.002
@@ -255,3 +260,63 @@ def test_sockets_never_overlap_heads():
     for seed in range(1000, 1200):
         shape = sample_parameters(seed).pelvis
         assert np.linalg.norm(shape.socket_shift_mm) <= shape.joint_space_mm - named.CONTACT_MM + 1e-9
+
+
+def test_the_true_density_is_what_the_calibrated_scan_holds():
+    """Measured within the mask it is lower, by what blur carries out of it."""
+    fine = {"matrix": 300, "pixel_mm": 1.3, "slice_mm": 2.0, "top_mm": 40.0, "bottom_mm": 60.0}
+    quiet = {"noise_sd_hu": 1.0, "dark_band_hu": 0.0, "metal_side": "", "cut_edge_mm": 0.0, "osteophytes": 0}
+    phantom = generate_phantom(sample_parameters(named.CASE_SEEDS[5], **fine, **quiet))
+    truth = phantom.truth
+    for side, mask in (("left", phantom.left_femur), ("right", phantom.right_femur)):
+        density, volume_mm3 = truth["integral_density_mg_cm3"][side], truth["volume_mm3"][side]
+        assert truth["bone_mineral_content_mg"][side] == pytest.approx(density * volume_mm3 / 1000)
+        inside = truth["slope"] * phantom.ct.array[mask.array].mean() + truth["intercept"]
+        assert 0.85 * density < inside < 1.01 * density
+
+
+def test_a_narrow_field_lists_only_the_rods_that_are_in_it():
+    narrow = {"matrix": 128, "pixel_mm": 1.8, "slice_mm": 5.0, "top_mm": 5.0, "bottom_mm": 5.0}
+    phantom = generate_phantom(
+        sample_parameters(named.CASE_SEEDS[2], **narrow, center_x_mm=100.0, cut_edge_mm=0.0, rods=True)
+    )
+    ct = phantom.ct
+    for rod in phantom.truth["rods"]:
+        index = ct.to_index((*rod["center_mm"], 0.0))[:2]
+        assert np.all(index >= 0) and np.all(index < 128)
+    whole = generate_phantom(sample_parameters(named.CASE_SEEDS[2], **SMALL, rods=True, cut_edge_mm=0.0))
+    assert len(phantom.truth["rods"]) < len(whole.truth["rods"]) == 5
+
+
+def test_the_canal_is_narrowest_at_the_isthmus():
+    shape = FemurShape()
+    canal_mm = []
+    for height_mm in (-60.0, -135.0, -300.0):
+        bow_mm = np.linspace(-100, 100, 201)[:, None] * shape.posterior  # the shaft bows to the front
+        points = (shape.shaft_point_mm + bow_mm + [0, 0, height_mm]).T.astype(np.float32)
+        depth_mm = -periosteal_distance(points, shape)
+        middle = depth_mm.argmax()
+        canal_mm.append(depth_mm[middle] - cortex_thickness(points, shape)[middle])
+    assert canal_mm[1] < canal_mm[0]
+    assert canal_mm[1] < canal_mm[2]
+
+
+def test_hands_lie_in_the_field_beside_the_hip():
+    for seed in (3000, 3001):
+        drawn = sample_parameters(seed, hands=2, cut_edge_mm=0.0, pixel_mm=0.742)
+        ct = scan_grid(drawn)
+        beside_mm = _beside(ct, drawn.soft.half_width_mm)
+        assert beside_mm > drawn.soft.half_width_mm - 10
+        edge_mm = -ct.origin_mm[0]
+        assert beside_mm < edge_mm or drawn.soft.half_width_mm > edge_mm - 20
+
+
+def test_the_shipped_models_have_seen_no_phantom_of_demo_test_or_cohort():
+    for plan_path in sorted((ROOT / "resources/models").glob("*/plan.json")):
+        training = read_json(plan_path)["training"]
+        if training["data"] == "synthetic":
+            assert set(training["training_seeds"]) <= set(named.TRAIN_SEEDS)
+            assert set(training["validation_seeds"]) <= set(named.VALIDATION_SEEDS)
+    demo = (ROOT / "resources/demo/phantoms.tsv").read_text().splitlines()
+    column = demo[0].split("\t").index("seed")
+    assert {int(line.split("\t")[column]) for line in demo[1:]} <= set(named.DEMO_SEEDS)

@@ -41,8 +41,9 @@ def test_a_small_cohort_is_placed_as_a_large_one():
     assert plan_rows(few)[1]["bottom_mm"] == pytest.approx(expected, abs=1e-3)
 
 
-def test_the_planned_volume_is_the_phantoms():
-    draft = draft_subject(1, "F", 3)
+@pytest.mark.parametrize(("sex", "number"), [("F", 3), ("F", 104), ("M", 60)])
+def test_the_planned_volume_is_the_phantoms(sex, number):
+    draft = draft_subject(1, sex, number)
     row = plan_rows([draft])[0]
     parameters = read_parameters(row)
     bone = Patient(parameters, RandomStreams(parameters.seed).anatomy).femur("left", np.random.default_rng(0))
@@ -51,7 +52,7 @@ def test_the_planned_volume_is_the_phantoms():
     assert parameters.scanner.slices == np.ceil(row["resampled_slices"] * 3 / 2)
 
 
-def test_the_first_subjects_are_the_same_in_every_cohort_of_a_seed():
+def test_no_two_subjects_or_cohorts_share_a_seed():
     assert subject_seed(1, "F", 0) != subject_seed(1, "M", 0)
     assert len({subject_seed(c, s, i) for c in (0, 1, 2) for s in "FM" for i in (0, 4999)}) == 12
     with pytest.raises(SheetError, match="5000"):

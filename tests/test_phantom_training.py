@@ -53,6 +53,8 @@ def test_a_model_is_trained_on_phantoms_of_the_seeds_set_apart(tmp_path):
     assert read_table(tmp_path / "m/history.tsv")["step"].tolist() == [1, 2]
     plan, _ = read_model(tmp_path / "m")
     assert plan["training"]["data"] == "synthetic"
+    for part, seeds in (("training", TRAIN_SEEDS), ("validation", VALIDATION_SEEDS)):
+        assert set(plan["training"][f"{part}_seeds"]) < set(seeds)
     assert not (tmp_path / "m/weights.h5").exists()
     pieces = sorted((tmp_path / "m").glob("weights.h5.*"))
     assert len(pieces) == 3

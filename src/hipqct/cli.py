@@ -65,6 +65,7 @@ def add_phantom_commands(commands) -> None:
     one.add_argument("--seed", type=int, required=True)
     one.add_argument("--sex", choices=("F", "M"))
     one.add_argument("--age", type=int)
+    one.add_argument("--slice-mm", type=float, default=2.0, help="0.6 to 5 mm")
     one.add_argument("--dicom", action="store_true", help="also write the scan as a DICOM series")
 
     cohort = commands.add_parser(
@@ -212,6 +213,7 @@ def write_phantom(options) -> None:
 
     folder = options.folder
     parameters = {"subject": folder.name, "seed": options.seed, "sex": options.sex, "age": options.age}
+    parameters["slice_mm"] = options.slice_mm
     names = ("ct.nii.gz", "left_femur.nii.gz", "right_femur.nii.gz", "truth.json")
     make_phantom(parameters, *(folder / name for name in names))
     if options.dicom:

@@ -60,7 +60,7 @@ def _series(image: Image, digest: str, subject: str, sex: str, age: int) -> Data
     data.PatientBirthDate = ""
     data.PatientSex = sex
     data.PatientAge = f"{int(age):03d}Y"
-    data.BodyPartExamined = "HIP"
+    data.BodyPartExamined = "PELVIS"
     data.SliceThickness = DSfloat(image.spacing_mm[2], auto_format=True)
     data.KVP = "120"
     data.ConvolutionKernel = "B30s"

@@ -14,6 +14,8 @@ BLOCK_MM = 6.0  # small enough to skip most of the empty space, large enough for
 # blended and bent solids overestimate by less.
 BLOCK_MARGIN = 1.35
 
+MM3_PER_CM3 = 1000.0
+
 # A ramp w wide at a surface of radius R overestimates by (w / 2R)^2: half a cell keeps that very small.
 RAMP = 0.5
 
@@ -65,15 +67,19 @@ def _voxel_mean(values: np.ndarray, steps: int) -> np.ndarray:
     return values.reshape(*values.shape[:-1], -1, steps).mean(axis=-1)
 
 
-def paint_bone(ct: Image, bone: Bone, scan) -> np.ndarray:
-    """Paint ``bone`` over ``ct`` in place; return the fraction of every voxel inside its outer surface.
+def paint_bone(ct: Image, bone: Bone, scan) -> tuple[np.ndarray, float]:
+    """Paint ``bone`` over ``ct`` in place.
+
+    Returns:
+        The fraction of every voxel inside the bone's outer surface, and the mineral (mg, of the scan's basis)
+        painted into the image.
 
     In-plane partial volume comes from the distance at the voxel's centre, along z from sub-slices about
     ``scan.substep_mm`` thick.
     """
     steps = max(1, round(ct.spacing_mm[2] / scan.substep_mm))
     sizes = [max(1, round(BLOCK_MM / s)) for s in ct.spacing_mm]
-    occupied = np.zeros(ct.shape, dtype=np.float32)
+    occupied, mineral_mg = np.zeros(ct.shape, dtype=np.float32), 0.0
     first = _touched_blocks(ct, bone, sizes)
     for start in range(0, len(first), 2000):
         part = first[start : start + 2000]
@@ -88,16 +94,15 @@ def paint_bone(ct: Image, bone: Bone, scan) -> np.ndarray:
         thickness, cortical, trabecular = bone.density(points[:, inside], -distance[inside])
         marrow = shapes.occupancy(distance[inside] + thickness, ct.spacing_mm[0])
         density[inside] = cortical * (fraction[inside] - marrow) + trabecular * marrow
-        fraction_voxel = _voxel_mean(fraction.reshape(shape), steps)
-        bone_hu = _voxel_mean(
-            (density.reshape(shape) - scan.intercept * fraction.reshape(shape)) / scan.slope, steps
-        )
-        _write(ct.array, occupied, part, fraction_voxel, bone_hu)
-    return occupied
+        fraction_voxel, density_voxel = (_voxel_mean(v.reshape(shape), steps) for v in (fraction, density))
+        bone_hu = (density_voxel - np.float32(scan.intercept) * fraction_voxel) / np.float32(scan.slope)
+        within = _write(ct.array, occupied, part, fraction_voxel, bone_hu)
+        mineral_mg += float(density_voxel[within].sum(dtype=np.float64)) * ct.voxel_volume_mm3 / MM3_PER_CM3
+    return occupied, mineral_mg
 
 
 def _write(hu, occupied, first, fraction, bone_hu):
-    """Blend blocks of bone over the image; blocks may stick out of the image."""
+    """Blend blocks of bone over the image; blocks may stick out of it: returns which voxels lie within."""
     index = [first[:, a, None] + np.arange(fraction.shape[a + 1]) for a in range(3)]
     grid = np.broadcast_arrays(
         index[0][:, :, None, None], index[1][:, None, :, None], index[2][:, None, None, :]
@@ -107,6 +112,7 @@ def _write(hu, occupied, first, fraction, bone_hu):
     fraction, bone_hu = fraction[within], bone_hu[within]
     hu[grid] = hu[grid] * (1 - fraction) + bone_hu
     occupied[grid] = fraction
+    return within
 
 
 def solid_volume_mm3(ct: Image, bone: Bone, step_mm: float) -> float:

@@ -43,7 +43,7 @@ def sample_confounders(rng, age: float) -> Confounders:
         cysts=int(rng.integers(1, 4)) if rng.random() < 0.25 * disease else 0,
         metal_side=str(rng.choice(["left", "right"])) if rng.random() < 0.04 else "",
         hands=int(rng.integers(1, 3)) if rng.random() < 0.08 else 0,
-        dark_band_hu=float(rng.uniform(0, 22)),
+        dark_band_hu=float(rng.uniform(2, 22)) if rng.random() < 0.6 else 0.0,
         streak_noise=float(rng.uniform(0, 0.5)) if rng.random() < 0.4 else 0.0,
     )
 
@@ -112,11 +112,11 @@ def dark_band(hu: np.ndarray, pixel_mm: float, depth_hu: float) -> np.ndarray:
     return depth_hu * np.clip(band / 60, 0, 1.5)[None]
 
 
-def hand_tubes(count: int, half_width_mm: float, rng) -> list:
-    """Fingers beside the thigh: ``(start, end, radius)`` in the patient's frame, each round a bone."""
+def hand_tubes(count: int, beside_mm: float, rng) -> list:
+    """Fingers ``beside_mm`` from the middle, each round a bone: ``(start, end, radius)``, patient's frame."""
     tubes = []
     for side in rng.permutation([-1, 1])[:count]:
-        x, y, z = half_width_mm + 16, rng.uniform(-30, 30), rng.uniform(-90, 20)
+        x, y, z = beside_mm, rng.uniform(-30, 30), rng.uniform(-90, 20)
         for finger in range(4):
             start = (side * (x + rng.uniform(-3, 3)), y + 17 * finger, z + rng.uniform(-10, 10) + 60)
             end = (start[0] + rng.uniform(-6, 6), start[1] + rng.uniform(-8, 8), start[2] - 130)

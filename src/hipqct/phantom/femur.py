@@ -16,8 +16,12 @@ from hipqct.phantom import shapes
 REFERENCE_HEAD_RADIUS_MM = 24.0
 
 # Outer radius of the shaft over the radius below the lesser trochanter, by height above the neck-shaft point.
-SHAFT_HEIGHT_MM = (-400, -110, -85, -65, -48, -32, -18, 0, 20)
-SHAFT_WIDENING = (0.95, 0.97, 0.985, 1.0, 1.04, 1.12, 1.2, 1.26, 1.15)
+# Narrowest at the isthmus, 110 to 160 mm below.
+SHAFT_HEIGHT_MM = (-400, -260, -160, -110, -85, -65, -48, -32, -18, 0, 20)
+SHAFT_WIDENING = (1.2, 1.03, 0.96, 0.97, 0.985, 1.0, 1.04, 1.12, 1.2, 1.26, 1.15)
+# The shaft's cortex over its thickness at the isthmus; the canal widens above and below.
+CORTEX_HEIGHT_MM = (-400, -260, -170, -100, -70, -45, -20, 5)
+CORTEX_SHARE = (0.45, 0.8, 1.0, 1.0, 0.86, 0.6, 0.38, 0.14)
 
 # Radii of the neck over the head's radius along the neck, from the head's centre (0) to the shaft's axis (1).
 NECK_POSITION = (-0.2, 0.0, 0.3, 0.45, 0.6, 0.8, 1.0, 1.2)
@@ -152,7 +156,7 @@ def _shaft(c: dict, shape: FemurShape) -> np.ndarray:
 
 
 def _trochanters(points_mm: np.ndarray, shape: FemurShape) -> list:
-    """Greater trochanter with its overhang, the crest and the lesser trochanter."""
+    """Greater trochanter with its overhang, the line in front, the crest behind, the lesser trochanter."""
     k, g, tip = shape.scale, shape.scale * shape.trochanter_scale, shape.trochanter_height_mm / shape.scale
     at = shape.at
     small = shape.lesser_trochanter_mm / 8.0
@@ -160,6 +164,7 @@ def _trochanters(points_mm: np.ndarray, shape: FemurShape) -> list:
         shapes.cone(points_mm, at(5, 0, -8), at(8, 6, 18), 17.5 * g, 12 * g),
         shapes.cone(points_mm, at(8, 5, 16), at(4, 12, 30 + tip), 11 * g, 7 * g),
         shapes.cone(points_mm, at(3, 13, 27 + tip), at(-5, 15, 16), 5.5 * g, 5.5 * g),
+        shapes.cone(points_mm, at(7, -15.5, 12), at(-10, -13.5, -24), 4.5 * k, 4.5 * k),
         shapes.cone(points_mm, at(-4, 14, 14), at(-11, 11, -28), 5.5 * k, 6 * k),
         shapes.cone(points_mm, at(-7, 7, -24), at(-11 - 5 * small, 11 + 9 * small, -31), 11 * k, 6 * k),
     ]
@@ -188,7 +193,7 @@ def cortex_thickness(points_mm: np.ndarray, shape: FemurShape) -> np.ndarray:
     """Thickness (mm) of the cortex near each point: thin shell at the head, calcar, thick shaft."""
     c = _coordinates(points_mm, shape)
     height = c["up"] / np.float32(shape.scale)
-    shaft = np.interp(height, (-100, -70, -45, -20, 5), (1.0, 0.86, 0.6, 0.38, 0.14)).astype(np.float32)
+    shaft = np.interp(height, CORTEX_HEIGHT_MM, CORTEX_SHARE).astype(np.float32)
     medial = 1 + np.float32(0.18) * shapes.sigmoid((-c["side"] - 4) / 3) * shapes.sigmoid((height + 80) / 10)
     lower = shapes.sigmoid((-c["superior"] / np.float32(shape.head_radius_mm) - 0.35) * 9)
     in_neck = shapes.sigmoid((c["along"] - 0.38) * 16) * shapes.sigmoid((1.15 - c["along"]) * 8)

@@ -7,7 +7,7 @@ import numpy as np
 
 from hipqct.image import Image
 from hipqct.phantom import confounders, scanner
-from hipqct.phantom.blocks import paint_bone, solid_volume_mm3
+from hipqct.phantom.blocks import MM3_PER_CM3, paint_bone, solid_volume_mm3
 from hipqct.phantom.parameters import PhantomParameters
 from hipqct.phantom.patient import Patient
 from hipqct.phantom.soft_paint import paint_soft_tissue
@@ -53,7 +53,7 @@ def _reconstruct(ct: Image, parameters: PhantomParameters, patient: Patient, rng
         hu = hu - confounders.dark_band(hu, s.pixel_mm, c.dark_band_hu) * (hu > -300)
     metal = patient.metal()
     if metal is not None:
-        share = paint_bone(ct.with_array(hu), metal, s)
+        share, _ = paint_bone(ct.with_array(hu), metal, s)
         for k in np.flatnonzero(share.any(axis=(0, 1))):
             center = np.average(np.argwhere(share[..., k]), axis=0, weights=share[..., k][share[..., k] > 0])
             hu[..., k] += confounders.metal_streaks(hu.shape, s.pixel_mm, center, rng)
@@ -67,8 +67,9 @@ def generate_phantom(parameters: PhantomParameters) -> Phantom:
     """Make one phantom; the same parameters give the same bytes.
 
     The masks hold the voxels of which at least half lies inside the femur's outer surface. ``truth`` has the
-    continuous volumes (mm3) of both femurs within the scanned slab and field of view, landmarks in LPS mm,
-    the calibration, the rods and all parameters.
+    continuous volumes (mm3) of both femurs within the scanned slab and field of view, the mineral (mg)
+    painted into them and its mean density (mg/cm3 of ``basis``; before blur, noise, beam hardening and
+    metal), landmarks in LPS mm, the calibration, the rods and all parameters.
     """
     streams = RandomStreams(parameters.seed)
     patient = Patient(parameters, streams.anatomy)
@@ -76,16 +77,21 @@ def generate_phantom(parameters: PhantomParameters) -> Phantom:
     rods = paint_soft_tissue(ct, parameters, patient, streams.soft)
     for bone in patient.pelvic_bones(streams.texture):
         paint_bone(ct, bone, parameters.scanner)
-    masks, volumes_mm3 = {}, {}
+    masks, volumes_mm3, minerals_mg = {}, {}, {}
     for side in ("left", "right"):
         bone = patient.femur(side, streams.texture)
-        occupied = paint_bone(ct, bone, parameters.scanner)
+        occupied, minerals_mg[side] = paint_bone(ct, bone, parameters.scanner)
         masks[side] = ct.with_array(occupied >= 0.5)
         volumes_mm3[side] = solid_volume_mm3(ct, bone, VOLUME_STEP_MM)
     hu = _reconstruct(ct, parameters, patient, streams.noise)
     s = parameters.scanner
     truth = {
         "volume_mm3": volumes_mm3,
+        "bone_mineral_content_mg": minerals_mg,
+        "integral_density_mg_cm3": {
+            side: MM3_PER_CM3 * mg / volumes_mm3[side] if volumes_mm3[side] else None
+            for side, mg in minerals_mg.items()
+        },
         "landmarks_mm": patient.landmarks(),
         "slope": s.slope,
         "intercept": s.intercept,

@@ -17,7 +17,9 @@ are the author's choice from general knowledge and are marked *chosen*:
   at mid-life and in men after 75; over 20 to 90 years the femur's trabecular density falls by 33, 28% on
   3D-DXA (Brance et al. 2024, doi 10.11005/jbm.24.765), less than here.
 - chosen: head radius 21.3 +- 1.0, 24.0 +- 1.15 mm; outer shaft radius below the lesser trochanter 14.0, 15.6
-  +- 0.95 mm; densities and cortices, set so that Hounsfield numbers come near those of real scans.
+  +- 0.95 mm; densities and cortices, set so that Hounsfield numbers come near those of real scans; and every
+  other length, angle and Hounsfield number drawn (neck, bow, trochanters, fovea, cup, pelvis, soft tissue,
+  pose, scanner), from general knowledge of their size.
 """
 
 import dataclasses
@@ -28,7 +30,7 @@ import numpy as np
 from hipqct.phantom.confounders import Confounders, sample_confounders
 from hipqct.phantom.femur import FemurShape
 from hipqct.phantom.pelvis import PelvisShape
-from hipqct.phantom.scanner import Scanner
+from hipqct.phantom.scanner import Scanner, sample_scanner
 from hipqct.phantom.soft import SoftTissue
 
 # Disjoint by construction: no phantom of one range can ever enter another.
@@ -38,14 +40,6 @@ TRAIN_SEEDS = range(100_000, 200_000)
 VALIDATION_SEEDS = range(200_000, 300_000)
 TEST_SEEDS = range(300_000, 400_000)
 COHORT_SEEDS = range(1_000_000, 1_000_000_000)
-
-HYDROXYAPATITE_SHARE = 0.25
-ROUNDEST_PROFILE = 0.31  # slices: a Gaussian whose full width at half maximum is the slice
-
-NOISE_PEAK_PER_MM, NOISE_BETWEEN = (0.10, 0.22), (0.0, 0.4)  # measured on real scans: docs/phantoms.md
-
-# Share of scans whose field of view ends at one side, and how far (mm) from the middle.
-CUT_SHARE, CUT_EDGE_MM = 0.05, (125.0, 165.0)
 
 CONTACT_MM = 0.2  # the least joint space: bones that touch
 
@@ -113,19 +107,19 @@ def _anatomy(rng, sex: str, age: float) -> dict:
         "trochanter_scale": np.clip(rng.normal(1, 0.06), 0.85, 1.15),
         "lesser_trochanter_mm": np.clip(rng.normal(8, 1.5), 4, 12),
         "fovea_depth_mm": rng.uniform(1.0, 3.0),
-        "shell_mm": np.clip(rng.normal(0.85, 0.17), 0.5, 1.4),
-        "head_shell": rng.uniform(0.35, 1.0),
+        "shell_mm": np.clip(rng.normal(0.95, 0.17), 0.5, 1.5),
+        "head_shell": rng.uniform(0.45, 1.1),
         "calcar_mm": np.clip(draw(3.8, 4.6, 0.7) * thinning, 1.6, 6.0),
         "shaft_cortex_mm": np.clip(draw(6.0, 7.0, 0.9, 0.2) * thinning, 2.6, 9.0),
         "cortical_mg_cm3": np.clip(rng.normal(1110, 55) - 12 * max(age - 50, 0) / 10, 900, 1260),
         "head_mg_cm3": draw(155, 165, 30) * quality,
-        "neck_mg_cm3": draw(92, 98, 22) * quality,
+        "neck_mg_cm3": draw(85, 90, 26) * quality,
         "trochanter_mg_cm3": draw(112, 118, 22) * quality,
         "marrow_mg_cm3": rng.normal(-48, 12) + 60 * max(0.0, rng.normal(0, 0.4)),
         "compressive_mg_cm3": np.clip(draw(330, 350, 120), 20, 700) * quality,
         "compressive_width": rng.uniform(0.30, 0.55),
         "tensile_mg_cm3": draw(65, 70, 15) * quality,
-        "ward_mg_cm3": rng.uniform(60, 140) + 20 * (1 - loss),
+        "ward_mg_cm3": rng.uniform(60, 230) + 20 * (1 - loss),
         "texture_mg_cm3": rng.uniform(8, 60),
         "endosteal_mg_cm3": rng.uniform(150, 550),
         "endosteal_mm": rng.uniform(1.5, 4.0),
@@ -208,40 +202,6 @@ def _pose(rng) -> Pose:
     )
 
 
-def _scanner(rng, head_radius_mm: float) -> Scanner:
-    short_top, short_end = rng.random() < 0.06, rng.random() < 0.15
-    slope = np.clip(rng.normal(0.80, 0.03), 0.7, 0.9)
-    return Scanner(
-        pixel_mm=float(rng.uniform(0.742, 0.977)),
-        slice_mm=2.0,
-        top_mm=float(head_radius_mm + (rng.uniform(-12, 3) if short_top else rng.uniform(6, 40))),
-        bottom_mm=float(rng.uniform(48, 75) if short_end else rng.uniform(75, 140)),
-        blur_sigma_mm=float(rng.uniform(0.5, 1.0)),
-        noise_sd_hu=float(np.exp(rng.uniform(np.log(4.5), np.log(26)))),
-        slope=float(slope),
-        intercept=float(rng.normal(-2, 4)),
-        rods=bool(rng.random() < 0.8),
-    )
-
-
-def _acquisition(rng, scanner: Scanner) -> Scanner:
-    """The scan with basis, slice profile, noise texture and, now and then, a field of view cut at a side."""
-    basis = "HA" if rng.random() < HYDROXYAPATITE_SHARE else "K2HPO4"
-    profile_blur = float(rng.uniform(0, ROUNDEST_PROFILE))
-    edge_mm = float(rng.choice([-1, 1]) * rng.uniform(*CUT_EDGE_MM))
-    cut_edge_mm = edge_mm if rng.random() < CUT_SHARE else 0.0
-    peak_per_mm = float(rng.uniform(*NOISE_PEAK_PER_MM))
-    noise_between = float(rng.uniform(*NOISE_BETWEEN))
-    return dataclasses.replace(
-        scanner,
-        basis=basis,
-        profile_blur=profile_blur,
-        cut_edge_mm=cut_edge_mm,
-        noise_peak_per_mm=peak_per_mm,
-        noise_between=noise_between,
-    )
-
-
 def sample_parameters(
     seed: int, sex: str | None = None, age: int | None = None, **overrides
 ) -> PhantomParameters:
@@ -272,9 +232,10 @@ def sample_parameters(
         pelvis=hips,
         soft=_soft(rng, sex, age, trochanter_mm),
         pose=_pose(rng),
-        scanner=_acquisition(
+        scanner=sample_scanner(
+            rng,
             np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(2,))),
-            _scanner(rng, float(common["head_radius_mm"])),
+            float(common["head_radius_mm"]),
         ),
         confounders=sample_confounders(rng, age),
         deformation_mm=float(rng.uniform(0.6, 2.2)),

@@ -1,5 +1,6 @@
 """The scanner: from fine slabs of tissue to a reconstructed scan with blur and correlated noise."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,14 @@ HIGHEST_HU = 3071
 
 # Length (one SD) of the lateral streaks in scans with too few photons.
 STREAK_MM = 10.0
+
+HYDROXYAPATITE_SHARE = 0.25
+ROUNDEST_PROFILE = 0.31  # slices: a Gaussian whose full width at half maximum is the slice
+
+NOISE_PEAK_PER_MM, NOISE_BETWEEN = (0.10, 0.22), (0.0, 0.4)  # measured on real scans: docs/phantoms.md
+
+# Share of scans whose field of view ends at one side, and how far (mm) from the middle.
+CUT_SHARE, CUT_EDGE_MM = 0.05, (125.0, 165.0)
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,37 @@ class Scanner:
     def hounsfield(self, density_mg_cm3):
         """Hounsfield numbers of densities."""
         return (density_mg_cm3 - self.intercept) / self.slope
+
+
+def sample_scanner(rng, more, head_radius_mm: float) -> Scanner:
+    """Draw a scan: extent and physics from ``rng``; basis, profile, noise and a cut field from ``more``."""
+    short_top, short_end = rng.random() < 0.06, rng.random() < 0.15
+    slope = np.clip(rng.normal(0.80, 0.03), 0.7, 0.9)
+    scanner = Scanner(
+        pixel_mm=float(rng.uniform(0.742, 0.977)),
+        slice_mm=2.0,
+        top_mm=float(head_radius_mm + (rng.uniform(-12, 3) if short_top else rng.uniform(6, 40))),
+        bottom_mm=float(rng.uniform(48, 75) if short_end else rng.uniform(75, 140)),
+        blur_sigma_mm=float(rng.uniform(0.5, 1.0)),
+        noise_sd_hu=float(np.exp(rng.uniform(np.log(4.5), np.log(26)))),
+        slope=float(slope),
+        intercept=float(rng.normal(-2, 4)),
+        rods=bool(rng.random() < 0.8),
+    )
+    basis = "HA" if more.random() < HYDROXYAPATITE_SHARE else "K2HPO4"
+    profile_blur = float(more.uniform(0, ROUNDEST_PROFILE))
+    edge_mm = float(more.choice([-1, 1]) * more.uniform(*CUT_EDGE_MM))
+    cut_edge_mm = edge_mm if more.random() < CUT_SHARE else 0.0
+    peak_per_mm = float(more.uniform(*NOISE_PEAK_PER_MM))
+    noise_between = float(more.uniform(*NOISE_BETWEEN))
+    return dataclasses.replace(
+        scanner,
+        basis=basis,
+        profile_blur=profile_blur,
+        cut_edge_mm=cut_edge_mm,
+        noise_peak_per_mm=peak_per_mm,
+        noise_between=noise_between,
+    )
 
 
 def blur_in_plane(hu: np.ndarray, pixel_mm: float, sigma_mm: float) -> np.ndarray:

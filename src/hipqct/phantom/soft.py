@@ -32,6 +32,7 @@ class SoftTissue:
 
 MOST_UNEVEN_FAT_MM = 3.0  # one SD of the muscles' outline against the skin; more looks like tumours
 
+BODY_WOBBLE_MM = 1.6  # one SD of the skin's unevenness
 CORNER_MM = 7.0  # how wide the fat is where three muscles meet
 
 # Centres of the muscles of the left hip relative to the head (mm), for a head of 24 mm radius: (x, y) at the
@@ -146,7 +147,7 @@ def _organs(points_mm: np.ndarray, half_width_mm: float, rng) -> np.ndarray:
 def soft_fields(points_mm: np.ndarray, soft: SoftTissue, half_width_mm: float, rng) -> dict:
     """Distances and smooth variations from which the scanner paints soft tissue; one array per name."""
     wobble = shapes.WaveField(rng, 2, 60, 150)(points_mm)
-    body = body_distance(points_mm, soft) + wobble[0] * np.float32(1.6)
+    body = body_distance(points_mm, soft) + wobble[0] * np.float32(BODY_WOBBLE_MM)
     uneven_mm = np.float32(min(0.25 * soft.subcutaneous_mm, MOST_UNEVEN_FAT_MM))
     envelope = body + uneven_mm * wobble[1]
     envelope += np.float32(soft.subcutaneous_mm) * (1 + np.clip(points_mm[1] / 80, -1, 1) / 4)

@@ -7,7 +7,7 @@ from hipqct.phantom import shapes
 from hipqct.phantom.confounders import hand_tubes
 from hipqct.phantom.parameters import PhantomParameters
 from hipqct.phantom.patient import SIDE, Patient
-from hipqct.phantom.soft import soft_fields
+from hipqct.phantom.soft import BODY_WOBBLE_MM, SoftTissue, body_distance, soft_fields
 
 COARSE_MM = 3.5  # distances vary smoothly, so this grid with linear interpolation is enough
 
@@ -20,6 +20,7 @@ ROD_SPACING_MM = 42.0
 PAD_HU = 15.0
 PAD_HALF_DEPTH_MM = 14.0
 TABLE_HU = -250.0
+HAND_MM = 16.0  # from a hand's middle to the skin beside it
 
 
 def _linear(positions: np.ndarray, nodes: int) -> tuple:
@@ -62,9 +63,9 @@ def paint_soft_tissue(ct: Image, parameters: PhantomParameters, patient: Patient
     soft, pixel_mm = parameters.soft, ct.spacing_mm[0]
     fields = soft_fields(patient.to_patient(up.points_mm), soft, patient.half_width_mm, rng)
     fields["joint"] = _joints(up.points_mm, parameters, patient)
-    back_mm = _back(up.points_mm, fields["body"])
+    back_mm = _back(ct, soft, patient)
     if parameters.confounders.hands:
-        tubes = hand_tubes(parameters.confounders.hands, soft.half_width_mm, rng)
+        tubes = hand_tubes(parameters.confounders.hands, _beside(ct, soft.half_width_mm), rng)
         local = patient.to_patient(up.points_mm)
         fields["hand"] = np.minimum.reduce([shapes.cone(local, s, e, r, r) for s, e, r in tubes])
     furniture, rods = _furniture(ct, parameters, back_mm)
@@ -92,6 +93,13 @@ def paint_soft_tissue(ct: Image, parameters: PhantomParameters, patient: Patient
     return rods
 
 
+def _beside(ct: Image, half_width_mm: float) -> float:
+    """How far from the middle a hand lies (mm): beside the hip, pressed to it where the field is narrow."""
+    edge_mm = min(-ct.origin_mm[0], ct.origin_mm[0] + ct.spacing_mm[0] * (ct.shape[0] - 1)) - HAND_MM
+    beside_mm = half_width_mm + HAND_MM
+    return min(beside_mm, edge_mm) if edge_mm >= half_width_mm - HAND_MM / 2 else beside_mm
+
+
 def _joints(points_mm, parameters, patient) -> np.ndarray:
     """Distance to the joint capsules: cartilage, capsule and tendons within some mm of the heads."""
     local = patient.to_patient(points_mm)
@@ -101,10 +109,13 @@ def _joints(points_mm, parameters, patient) -> np.ndarray:
     )
 
 
-def _back(points_mm, body) -> float:
-    """The lowest point of the back (largest y inside the body)."""
-    inside = body < 0
-    return float(points_mm[1][inside].max()) if inside.any() else 100.0
+def _back(ct: Image, soft: SoftTissue, patient: Patient) -> float:
+    """The lowest point of the back (largest y of the body) over the scan's height, in the field or not."""
+    bottom_mm, top_mm = ct.origin_mm[2], ct.origin_mm[2] + ct.spacing_mm[2] * (ct.shape[2] - 1)
+    axes = (np.arange(-160.0, 161, 10), np.arange(0.0, 301, 2), np.linspace(bottom_mm, top_mm, 12))
+    points_mm = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
+    inside = body_distance(patient.to_patient(points_mm), soft) < BODY_WOBBLE_MM
+    return float(points_mm[1][inside].max())
 
 
 def _furniture(ct: Image, parameters: PhantomParameters, back_mm: float):
@@ -122,6 +133,11 @@ def _furniture(ct: Image, parameters: PhantomParameters, back_mm: float):
             center = (ROD_SPACING_MM * (i - 2), middle_mm)
             distance = np.hypot(x - center[0], y - center[1]) - ROD_RADIUS_MM
             hu = _blend(hu, distance, pixel_mm, s.hounsfield(density))
+            if any(
+                c - ROD_RADIUS_MM < axis.min() or c + ROD_RADIUS_MM > axis.max()
+                for c, axis in zip(center, (x, y), strict=True)
+            ):
+                continue  # outside the field of view, or cut by it
             rods.append(
                 {"center_mm": list(center), "radius_mm": ROD_RADIUS_MM, "density_mg_cm3": density,
                  "hu": s.hounsfield(density)}

@@ -87,7 +87,14 @@ def train_on_phantoms(
             raise ModelError("no phantom gave a crop to train on: ask for more (--phantoms)")
         facts = {
             "name": model_dir.name,
-            "training": {"data": SYNTHETIC, "phantoms": phantoms, "dataset_sha256": hash_file(dataset_path)},
+            "training": {
+                "data": SYNTHETIC,
+                "training_seeds": sorted({int(hip.subject) for hip in data.hips() if hip.fold == TRAINING}),
+                "validation_seeds": sorted(
+                    {int(hip.subject) for hip in data.hips() if hip.fold == VALIDATION}
+                ),
+                "dataset_sha256": hash_file(dataset_path),
+            },
         }
         first_weights = read_model(first_model_dir)[1] if first_model_dir else None
         train_model(crops, model_dir, recipe, facts, None, minutes, first_weights, True, piece_mb)
