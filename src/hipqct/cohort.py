@@ -91,9 +91,9 @@ def accuracy_table(tested: dict[str, pd.DataFrame]) -> pd.DataFrame:
         done = select(hips, "all").dropna(subset=["dice"])
         row = {"cohort": cohort, "n": len(done), "failed": int((hips["status"] == "failed").sum())}
         for score in SCORES:
-            values = done[score].to_numpy(float)
-            row |= {f"{score}_mean": _mean(values), f"{score}_sd": pd.Series(values).std(ddof=1)}
-            row |= _interval(score, np.mean, values)
+            values = done[score].astype(float)
+            row |= {f"{score}_mean": values.mean(), f"{score}_sd": values.std(ddof=1)}
+            row |= _interval(score, np.mean, values.to_numpy())
         reference_mm3 = done["volume_reference_mm3"].to_numpy(float)
         predicted_mm3 = done["volume_predicted_mm3"].to_numpy(float)
         row |= {k: v for k, v in volume_agreement(reference_mm3, predicted_mm3).items() if k != "n"}
@@ -102,10 +102,6 @@ def accuracy_table(tested: dict[str, pd.DataFrame]) -> pd.DataFrame:
         row |= _interval("bias_mm3", lambda r, p: (p - r).mean(), reference_mm3, predicted_mm3)
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else float("nan")
 
 
 def _interval(name: str, statistic, *samples: np.ndarray) -> dict:

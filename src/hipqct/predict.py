@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hipqct.errors import ModelError
+from hipqct.metrics import dice
 
 log = logging.getLogger(__name__)
 
@@ -128,13 +129,10 @@ def combine_models(maps: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | Non
     mean = np.mean(maps, axis=0, dtype=np.float32)
     if len(maps) == 1:
         return mean, None, {}
-    wanted = mean >= 0.5
-    sizes = [np.count_nonzero(one >= 0.5) + np.count_nonzero(wanted) for one in maps]
-    if not all(sizes):
-        return mean, np.std(maps, axis=0), {}
-    overlaps = [2 * np.count_nonzero((one >= 0.5) & wanted) for one in maps]
-    lowest = min(overlap / size for overlap, size in zip(overlaps, sizes, strict=True))
-    return mean, np.std(maps, axis=0), {"models_dice_min": float(lowest)}
+    spread, wanted, masks = np.std(maps, axis=0), mean >= 0.5, [one >= 0.5 for one in maps]
+    if not all(wanted.any() or mask.any() for mask in masks):
+        return mean, spread, {}
+    return mean, spread, {"models_dice_min": min(dice(wanted, mask) for mask in masks)}
 
 
 def _multiple_of_stride(voxels: int) -> int:

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from hipqct.errors import MeshError
 from hipqct.image import Image
-from hipqct.mesh import TET_EDGES, TetMesh, tet_volumes_mm3
+from hipqct.mesh import TET_EDGES, Surface, TetMesh, surface_area_mm2, tet_volumes_mm3
 from hipqct.surface import FINE_MM, SMOOTHING_MM, fine_level_set, solid_mask
 
 SIZE_MM = 3.0
@@ -65,7 +65,7 @@ def build_tetrahedra(mask: Image, size_mm: float = SIZE_MM) -> TetMesh:
         excess_mm3 = tet_volumes_mm3(points_mm, tets).sum() - volume_mm3
         if abs(excess_mm3) <= VOLUME_TOLERANCE * volume_mm3:
             return _finish(points_mm, tets, mask, size_mm)
-        level_mm += excess_mm3 / _boundary_area_mm2(points_mm, tets)
+        level_mm += excess_mm3 / surface_area_mm2(Surface(points_mm, _boundary_faces(tets)))
     raise MeshError(
         f"no mesh of {size_mm:g}-mm tetrahedra holds the mask's {volume_mm3:.0f} mm3 (last error "
         f"{excess_mm3:.0f} mm3): the mask is too thin or torn, mend it or choose smaller elements"
@@ -90,10 +90,7 @@ def _lattice(centre_mm, low_mm, high_mm, constant_mm):
         ring = [face[:, :-1, :-1], face[:, 1:, :-1], face[:, 1:, 1:], face[:, :-1, 1:]]
         for a, b in zip(ring, ring[1:] + ring[:1], strict=True):
             tets.append(np.stack([first, second, a, b], axis=-1).reshape(-1, 4))
-    tets = np.concatenate(tets)
-    turned = tet_volumes_mm3(points_mm, tets) < 0
-    tets[turned] = tets[turned][:, [1, 0, 2, 3]]
-    return points_mm, tets, np.arange(len(points_mm)) >= len(corners)
+    return points_mm, _outward(points_mm, np.concatenate(tets)), np.arange(len(points_mm)) >= len(corners)
 
 
 def _stuff(lattice, height_mm):
@@ -253,11 +250,6 @@ def _boundary_faces(tets):
     faces = tets[:, [[1, 2, 3], [0, 3, 2], [0, 1, 3], [0, 2, 1]]].reshape(-1, 3)
     _, first, count = np.unique(np.sort(faces, axis=1), axis=0, return_index=True, return_counts=True)
     return faces[first[count == 1]]
-
-
-def _boundary_area_mm2(points_mm, tets):
-    a, b, c = (points_mm[_boundary_faces(tets)[:, i]] for i in range(3))
-    return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2)
 
 
 def _finish(points_mm, tets, mask, size_mm):

@@ -1,6 +1,7 @@
 """Training and cross-validation on the scans that have reference masks: `snakemake train`."""
 
 TRAIN = config["train"]
+FOLDS = range(TRAIN["folds"])
 LABELLED = [(s, side) for s, side in HIPS if side in SUBJECTS[s].reference]
 
 
@@ -86,14 +87,8 @@ rule train_fold:
 rule judge_models:
     input:
         dataset=rules.build_dataset.output.dataset,
-        plans=[
-            f"<training>/{{cohort}}/fold-{fold}/plan.json"
-            for fold in range(TRAIN["folds"])
-        ],
-        weights=[
-            f"<training>/{{cohort}}/fold-{fold}/weights.h5"
-            for fold in range(TRAIN["folds"])
-        ],
+        plans=expand(rules.train_fold.output.plan, fold=FOLDS, allow_missing=True),
+        weights=expand(rules.train_fold.output.weights, fold=FOLDS, allow_missing=True),
     output:
         tested="<training>/{cohort}/test.tsv",
     log:
@@ -116,7 +111,7 @@ rule judge_models:
 
 rule tabulate_training:
     input:
-        tested=[f"<training>/{cohort}/test.tsv" for cohort in TRAIN["cohorts"]],
+        tested=expand(rules.judge_models.output.tested, cohort=TRAIN["cohorts"]),
     output:
         accuracy="<training>/accuracy.tsv",
         figures=directory("<training>/figures"),

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -65,7 +64,6 @@ class Dataset:
             self.spacing_mm = tuple(float(v) for v in self.file.attrs["spacing_mm"])
         except (OSError, KeyError) as error:
             raise ModelError(f"{path} is no training set ({error}): build it again.") from error
-        self.path = Path(path)
 
     def __enter__(self):
         return self

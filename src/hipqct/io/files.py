@@ -1,5 +1,6 @@
 """Writing files so that a name never stands for a half-written one."""
 
+import hashlib
 import json
 import os
 from contextlib import contextmanager
@@ -32,3 +33,9 @@ def write_json(content: dict, path):
 def read_json(path) -> dict:
     """Read a JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def hash_file(path) -> str:
+    """SHA-256 of a file, read piece by piece."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

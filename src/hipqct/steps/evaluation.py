@@ -129,7 +129,7 @@ def evaluate_mask(mask_path, roi_path, reference_path, evaluation_path) -> None:
     mask = read_image(mask_path)
     mask = mask.with_array(mask.array > 0)
     roi, _ = read_roi(roi_path)
-    reference = _read_reference(reference_path, mask)
+    reference = read_reference(reference_path, mask)
     reference_in_crop = resample_mask_slices(reference, roi).array
     predicted_in_crop = resample_mask_slices(mask, roi).array
     if not reference_in_crop.any():
@@ -148,7 +148,7 @@ def evaluate_mask(mask_path, roi_path, reference_path, evaluation_path) -> None:
     log.info("Dice %.4f, volume error %.2f%%", content["dice"], content["relative_error_percent"])
 
 
-def _read_reference(path, target: Image) -> Image:
+def read_reference(path, target: Image) -> Image:
     """A reference mask of any grid and orientation on the target's grid; ScanError if it is empty there."""
     reference = reorient_to_lps(read_image(path))
     if not (reference.array > 0).any():

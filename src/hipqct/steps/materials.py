@@ -89,33 +89,34 @@ class Calibration:
 
 def add_hex_materials(mesh: HexMesh, calibration: Calibration) -> tuple[MaterialBins, dict]:
     """Density per cube from its mean ``hu``, and modulus by the law where the cube has no mean of it yet."""
+    return _add_materials(mesh, calibration, np.full(len(mesh.cells), mesh.facts["cube_mm"] ** 3))
+
+
+def add_tet_materials(mesh: TetMesh, ct: Image, calibration: Calibration | None, parts: int):
+    """CT number, density and modulus per tetrahedron, integrated over it; bins and facts, None uncalibrated.
+
+    ``average: density`` takes the law of the element's mean density (Bonemat's version 2), ``modulus`` the
+    mean of the law over the element (version 3; Taddei et al. 2007, Med Eng Phys 29:973).
+
+    Args:
+        parts: of an edge, for the integration.
+    """
+    of_points = {"hu": lambda hu: hu}
+    if calibration and calibration.options["average"] == "modulus":
+        of_points["youngs_modulus_mpa"] = calibration.modulus_mpa
+    mesh.cell_data.update(mean_over_tetrahedra(mesh, ct, parts, of_points))
+    if calibration is None:
+        return None, None
+    return _add_materials(mesh, calibration, tet_volumes_mm3(mesh.points_mm, mesh.cells))
+
+
+def _add_materials(mesh: HexMesh | TetMesh, calibration: Calibration, volumes_mm3: np.ndarray):
     # The calibration is linear: the mean density is the density of the mean CT number.
     mesh.cell_data["density_mg_cm3"] = calibration.density_mg_cm3(mesh.cell_data["hu"])
     if "youngs_modulus_mpa" not in mesh.cell_data:
         mesh.cell_data["youngs_modulus_mpa"] = calibration.modulus_mpa(mesh.cell_data["hu"])
     bins = bin_modulus(mesh.cell_data["youngs_modulus_mpa"], calibration.options["bin_width"])
-    volumes_mm3 = np.full(len(mesh.cells), mesh.facts["cube_mm"] ** 3)
     return bins, calibration.element_facts(mesh, bins, volumes_mm3)
-
-
-def add_tet_materials(mesh: TetMesh, ct: Image, calibration: Calibration | None):
-    """CT number, density and modulus per tetrahedron, integrated over it; bins and facts, None uncalibrated.
-
-    ``average: density`` takes the law of the element's mean density (Bonemat's version 2), ``modulus`` the
-    mean of the law over the element (version 3; Taddei et al. 2007, Med Eng Phys 29:973).
-    """
-    points_per_edge = calibration.options["points_per_edge"] if calibration else 8
-    of_points = {"hu": lambda hu: hu}
-    if calibration and calibration.options["average"] == "modulus":
-        of_points["youngs_modulus_mpa"] = calibration.modulus_mpa
-    mesh.cell_data.update(mean_over_tetrahedra(mesh, ct, points_per_edge, of_points))
-    if calibration is None:
-        return None, None
-    mesh.cell_data["density_mg_cm3"] = calibration.density_mg_cm3(mesh.cell_data["hu"])
-    if "youngs_modulus_mpa" not in mesh.cell_data:
-        mesh.cell_data["youngs_modulus_mpa"] = calibration.modulus_mpa(mesh.cell_data["hu"])
-    bins = bin_modulus(mesh.cell_data["youngs_modulus_mpa"], calibration.options["bin_width"])
-    return bins, calibration.element_facts(mesh, bins, tet_volumes_mm3(mesh.points_mm, mesh.cells))
 
 
 def _choose_laws(basis: str, options: dict) -> tuple[list[DensityLaw], ModulusLaw]:

@@ -78,7 +78,7 @@ def export_mesh(
     surface = extract_surface(mask)
     hexes, hex_bins, hex_material = _build_hex(mask, ct, calibration, options)
     tets = build_tetrahedra(mask, options["tet_mm"])
-    tet_bins, tet_material = add_tet_materials(tets, ct, calibration)
+    tet_bins, tet_material = add_tet_materials(tets, ct, calibration, options["points_per_edge"])
     volume_mm3 = found["volume_mm3"]
     facts = {
         "software": f"hipqct {hipqct.__version__}",

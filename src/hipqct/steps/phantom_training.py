@@ -13,14 +13,14 @@ from hipqct import revisions
 from hipqct.crop import crop_roi, locate_hip
 from hipqct.errors import AnatomyError, ModelError
 from hipqct.io.dataset import Dataset, Hip, write_dataset
-from hipqct.io.files import replace_when_done
+from hipqct.io.files import hash_file, replace_when_done
 from hipqct.io.models import read_model
 from hipqct.network import PRESETS
 from hipqct.phantom import SYNTHETIC
 from hipqct.phantom.generate import generate_phantom
 from hipqct.phantom.parameters import TRAIN_SEEDS, VALIDATION_SEEDS, sample_parameters
 from hipqct.resample import resample_mask_slices, resample_slices
-from hipqct.steps.training import hash_file, set_backend, train_model
+from hipqct.steps.training import set_backend, train_model
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def train_on_phantoms(
     training and validation come from the same source.
 
     Args:
-        model_dir: gets ``phantoms/`` (crops), phantoms.h5, checkpoint.h5, and the model.
+        model_dir: gets ``phantoms-*/`` (crops), phantoms.h5, checkpoint.h5, and the model.
         phantoms, validation: how many of each.
         preset: ``compact`` or ``paper``, the network; backend: what Keras computes with.
         choices: values for fields of `hipqct.train.Recipe`.
@@ -78,23 +78,15 @@ def train_on_phantoms(
     plan = {"side": "left", "spacing_mm": recipe.spacing_mm, "data": SYNTHETIC}
     write_dataset((_read_hip(path, part) for part, path in hips), dataset_path, plan)
     with Dataset(dataset_path) as data:
-        crops = {"training": [], "validation": []}
-        for hip in data.hips():
-            crops["training" if hip.fold == TRAINING else "validation"].append(
-                Crop(hip.name, hip.ct, hip.mask)
-            )
-        if not crops["training"]:
+        parts = {"training": TRAINING, "validation": VALIDATION}
+        hips = {name: [hip for hip in data.hips() if hip.fold == fold] for name, fold in parts.items()}
+        if not hips["training"]:
             raise ModelError("no phantom gave a crop to train on: ask for more (--phantoms)")
+        crops = {name: [Crop(hip.name, hip.ct, hip.mask) for hip in part] for name, part in hips.items()}
+        seeds = {f"{name}_seeds": sorted({int(hip.subject) for hip in part}) for name, part in hips.items()}
         facts = {
             "name": model_dir.name,
-            "training": {
-                "data": SYNTHETIC,
-                "training_seeds": sorted({int(hip.subject) for hip in data.hips() if hip.fold == TRAINING}),
-                "validation_seeds": sorted(
-                    {int(hip.subject) for hip in data.hips() if hip.fold == VALIDATION}
-                ),
-                "dataset_sha256": hash_file(dataset_path),
-            },
+            "training": {"data": SYNTHETIC, **seeds, "dataset_sha256": hash_file(dataset_path)},
         }
         first_weights = read_model(first_model_dir)[1] if first_model_dir else None
         train_model(crops, model_dir, recipe, facts, None, minutes, first_weights, True, piece_mb)

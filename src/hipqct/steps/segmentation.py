@@ -1,6 +1,5 @@
 """From a hip's crop to the probability of femur."""
 
-import hashlib
 import logging
 import os
 import time
@@ -12,7 +11,7 @@ import numpy as np
 
 from hipqct import revisions
 from hipqct.errors import ScanError
-from hipqct.io.files import replace_when_done
+from hipqct.io.files import hash_file, replace_when_done
 from hipqct.io.hdf5 import read_probability, read_roi, write_probability
 from hipqct.io.models import check_crop, read_model
 
@@ -92,7 +91,7 @@ def _segment(networks: list, settings: dict, roi_path: Path, probability_path: P
         maps.append(predict_probability(engine, left, plan, *windows)[mirror])
     probability, disagreement, agreement = combine_models(maps)
     made = {"side": facts["side"], "device": engine.device, "engine": engine.name} | agreement
-    attributes = settings | made | {"roi_sha256": _sha256(roi_path)}
+    attributes = settings | made | {"roi_sha256": hash_file(roi_path)}
     write_probability(replace(roi, array=probability), probability_path, attributes, disagreement)
     log.info("Probability of %s: mean %.4f, windows %s", roi_path, float(probability.mean()), windows)
 
@@ -141,7 +140,7 @@ def _take(roi_path: Path, probability_path: Path, settings: dict) -> bool:
         _, facts = read_probability(ahead)
     except ScanError:
         facts = {}
-    wanted = settings | {"roi_sha256": _sha256(roi_path)}
+    wanted = settings | {"roi_sha256": hash_file(roi_path)}
     if any(facts.get(key) != value for key, value in wanted.items()):
         ahead.unlink()
         return False
@@ -150,7 +149,3 @@ def _take(roi_path: Path, probability_path: Path, settings: dict) -> bool:
         temporary.touch()
     log.info("Computed ahead by another job: %s on %s", facts["engine"], facts["device"])
     return True
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

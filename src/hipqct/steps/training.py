@@ -11,7 +11,7 @@ from hipqct import revisions
 from hipqct.errors import ModelError
 from hipqct.folds import TEST
 from hipqct.io.dataset import Dataset
-from hipqct.io.files import replace_when_done
+from hipqct.io.files import hash_file, replace_when_done
 from hipqct.io.models import read_checkpoint, write_checkpoint, write_model
 
 log = logging.getLogger(__name__)
@@ -222,9 +222,3 @@ class _event_writer:
     def __exit__(self, *_):
         if self.writer:
             self.writer.close()
-
-
-def hash_file(path) -> str:
-    """SHA-256 of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,11 +11,10 @@ from hipqct.folds import age_band, assign_folds
 from hipqct.io.dataset import Hip, write_dataset
 from hipqct.io.files import read_json
 from hipqct.io.hdf5 import read_roi
-from hipqct.io.images import read_image
 from hipqct.io.tables import read_table, write_table
 from hipqct.phantom import SYNTHETIC
-from hipqct.resample import resample_mask_slices
 from hipqct.sheet import read_sheet
+from hipqct.steps.evaluation import read_reference
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +59,8 @@ def build_dataset(folds_path, results_dir, sheet_path, dataset_path, side: str) 
         side: ``left``: right hips are mirrored, as inference does; ``both``: they stay as they are.
 
     Raises:
-        ScanError: a crop or a reference is unreadable.
-        ModelError: crops differ in their voxels, or a reference has no voxel in its crop.
+        ScanError: a crop or a reference is unreadable, or a reference is no mask of one femur in its crop.
+        ModelError: crops differ in their voxels.
     """
     results_dir = Path(results_dir)
     subjects = {s.subject: s for s in read_sheet(sheet_path, made_here=(results_dir / "phantoms",))}
@@ -71,11 +70,7 @@ def build_dataset(folds_path, results_dir, sheet_path, dataset_path, side: str) 
     def hips():
         for row in table.itertuples():
             roi, _ = read_roi(results_dir / "subjects" / row.subject / row.side / "roi.h5")
-            reference_path = subjects[row.subject].reference[row.side]
-            reference = read_image(reference_path)
-            mask = resample_mask_slices(reference.with_array(reference.array > 0), roi).array
-            if not mask.any():
-                raise ModelError(f"{reference_path} has no voxel in the crop of {row.subject} {row.side}")
+            mask = read_reference(subjects[row.subject].reference[row.side], roi).array
             spacings_mm.add(tuple(round(v, 3) for v in roi.spacing_mm))
             if len(spacings_mm) > 1:
                 raise ModelError(
