@@ -38,13 +38,14 @@ CONFIG = PROJECT / "config/config.yaml"
 
 
 def load_ours(plan, weights, threads):
-    from hipqct.predict import openvino_engine, predict_probability
+    from hipqct.engine import openvino_engine
+    from hipqct.predict import predict_probability
 
     engine = openvino_engine(plan["network"], weights, threads)
 
     def predict(ct, scheme):
         step, *blend_and_ends = scheme.split(",")
-        return predict_probability(engine, ct, plan, step if step == "whole" else int(step), *blend_and_ends)
+        return predict_probability(engine, ct, plan, int(step) if step.isdigit() else step, *blend_and_ends)
 
     return predict
 

@@ -14,7 +14,7 @@ from hipqct.image import Image
 from hipqct.io.images import write_image
 from hipqct.steps.mesh import export_mesh
 
-OUTPUTS = ("surface.stl", "hex.inp", "hex.vtu", "tet.inp", "tet.vtu", "mesh.json")
+OUTPUTS = ("surface.stl", "hex.inp", "hex.vtu", "tet.inp", "tet.vtu", "mesh.png", "mesh.json")
 
 
 def place(mask: Image) -> Image:
@@ -38,7 +38,7 @@ def scan(tmp_path_factory):
 
 def export(scan_folder, out, options=None, **calibration):
     paths = (scan_folder / "mask.nii.gz", scan_folder / "resampled.nii.gz")
-    export_mesh(*paths, out, options or {}, **calibration)
+    export_mesh(*paths, out, "right", options or {}, **calibration)
     return json.loads((out / "mesh.json").read_text())
 
 
@@ -164,6 +164,7 @@ def test_faults_of_the_mask_become_flags(tmp_path):
         "several_components",
         "filled_cavities",
         "touches_scan_top",
+        "head_coverage",
         "hex_modulus_max_mpa",
         "tet_modulus_max_mpa",
     }

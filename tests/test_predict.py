@@ -1,19 +1,14 @@
-"""Sliding windows, normalisation and the choice of the device."""
-
-import subprocess
-import sys
+"""Sliding windows, normalisation, and means of several models."""
 
 import numpy as np
 import pytest
 
-from hipqct import predict
-from hipqct.errors import ModelError
+from hipqct.engine import Engine
 from hipqct.predict import (
-    Engine,
+    Votes,
     combine_models,
     normalise,
     predict_probability,
-    select_device,
     window_starts,
     window_weights,
 )
@@ -112,47 +107,6 @@ def test_normalisation_clips_and_scales():
     np.testing.assert_allclose(normalise(hu, PLAN["normalisation"]), [0, 0, 0.5, 1, 1])
 
 
-def test_gpu_on_a_machine_without_one_is_refused(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    with pytest.raises(ModelError, match=r"no GPU can be seen by TensorFlow: .* set segment/device to cpu"):
-        select_device("gpu")
-
-
-def test_auto_takes_the_cpu_where_no_gpu_is_visible(monkeypatch, caplog):
-    monkeypatch.setattr(predict, "gpu_is_visible", lambda: False)
-    with caplog.at_level("INFO"):
-        assert select_device("auto") == "cpu"
-    assert "Device: CPU" in caplog.text
-
-
-def test_auto_never_falls_back_from_a_gpu_that_tensorflow_cannot_use(monkeypatch):
-    import tensorflow as tf
-
-    monkeypatch.setattr(predict, "gpu_is_visible", lambda: True)
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    with pytest.raises(ModelError, match="GPU of this machine cannot be used by TensorFlow"):
-        select_device("auto")
-
-
-def test_unknown_device_is_a_programming_error():
-    with pytest.raises(ValueError, match="auto, cpu or gpu"):
-        select_device("tpu")
-
-
-def test_hidden_cards_are_not_visible(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert not predict.gpu_is_visible()
-
-
-def test_segmentation_on_the_cpu_never_loads_tensorflow():
-    code = (
-        "import sys, hipqct.steps.segmentation, hipqct.predict, hipqct.vnet_openvino\n"
-        "hipqct.predict.select_device('cpu')\n"
-        "raise SystemExit('tensorflow' in sys.modules or 'keras' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 def test_models_that_agree_and_models_that_do_not():
     first = np.zeros((8, 8, 8), np.float32)
     first[2:6, 2:6, 2:6] = 0.9
@@ -166,3 +120,101 @@ def test_models_that_agree_and_models_that_do_not():
     assert spread.max() == pytest.approx(0.9 * np.sqrt(2) / 3)
     assert combine_models([first])[1:] == (None, {})
     assert combine_models([first * 0, first * 0])[2] == {}
+
+
+# ---- adaptive windows ----
+
+
+class Counting:
+    """An engine whose answer may hang on where a window starts, and that counts voxels computed."""
+
+    def __init__(self, function):
+        self.function, self.shapes = function, []
+
+    def engine(self) -> Engine:
+        return make_engine(self.predict)
+
+    def predict(self, windows):
+        self.shapes += [window.shape for window in windows]
+        return self.function(windows)
+
+    @property
+    def voxels(self) -> int:
+        return sum(int(np.prod(shape)) for shape in self.shapes)
+
+
+def bone_ct() -> np.ndarray:
+    """A block of bone off the middle of a wide crop."""
+    ct = np.full((128, 96, 40), -100, np.int16)
+    ct[40:64, 30:50, 6:30] = 1500
+    return ct
+
+
+def soft_step(windows):
+    """Probability by brightness alone."""
+    return 1 / (1 + np.exp(-20 * (windows - 0.5)))
+
+
+def test_adaptive_windows_give_the_mean_of_step_1_at_less_cost():
+    every, adaptive = Counting(soft_step), Counting(soft_step)
+    ct = bone_ct()
+    exact = predict_probability(every.engine(), ct, PLAN, 1)
+    np.testing.assert_allclose(predict_probability(adaptive.engine(), ct, PLAN, "adaptive"), exact, atol=1e-6)
+    assert adaptive.voxels < every.voxels / 4
+    focused = {shape for shape in adaptive.shapes if shape[:2] != (128, 96)}
+    assert focused == {(56, 64, 8)}  # 24 x 20 pixels, 16 round them, on the stride of 8
+
+
+def test_adaptive_windows_are_all_computed_where_they_contradict_each_other():
+    rng = np.random.default_rng(5)
+    noisy = {}
+
+    def contradict(windows):
+        """The same window always gets the same random answer, and every window another one."""
+        return np.stack(
+            [noisy.setdefault(w.tobytes(), rng.uniform(0.2, 0.8, w.shape)) * (w > 0.5) for w in windows]
+        )
+
+    ct = bone_ct() + np.random.default_rng(1).integers(0, 9, (128, 96, 40), dtype=np.int16)
+    counted = Counting(contradict)
+    probability = predict_probability(counted.engine(), ct, PLAN, "adaptive")
+    exact = predict_probability(make_engine(contradict), ct, PLAN, 1)
+    focused = [shape for shape in counted.shapes if shape[:2] != (128, 96)]
+    assert len(focused) == len([z for z in window_starts(40, 8, 1) if z <= 29 and z + 8 > 6])
+    assert probability.shape == exact.shape
+
+
+def test_adaptive_windows_see_nothing_where_there_is_nothing():
+    counted = Counting(lambda windows: 0 * windows)
+    probability = predict_probability(counted.engine(), bone_ct(), PLAN, "adaptive")
+    assert not probability.any() and len(counted.shapes) == 5  # the survey alone
+
+
+def test_adaptive_takes_a_crop_thinner_than_a_window_and_odd_in_plane():
+    ct = bone_ct()[:101, :77, 8:13]
+    probability = predict_probability(make_engine(soft_step), ct, PLAN, "adaptive")
+    exact = predict_probability(make_engine(soft_step), ct, PLAN, 1)
+    np.testing.assert_allclose(probability, exact, atol=1e-6)
+
+
+def test_the_expected_change_is_that_of_scattered_votes():
+    """Half the windows, each off a voxel's own value at random: the change expected is the one that comes."""
+    rng, starts = np.random.default_rng(2), list(range(17))
+    expected, real = [], []
+    for _ in range(20):
+        own = rng.uniform(0, 1, (16, 16, 24))
+        stack = np.arange(24) * np.ones((16, 16, 1))  # the answer knows its place by the first slice
+
+        def scatter(windows, own=own):
+            places = [int(window[0, 0, 0]) for window in windows]
+            return np.stack([own[:, :, z : z + 8] + rng.uniform(-0.3, 0.3, (16, 16, 8)) for z in places])
+
+        votes = Votes(make_engine(scatter), stack, np.ones(8))
+        votes.cast(starts[::2])
+        expected.append(votes.expected_change(starts))
+        before, twice = votes.mean() >= 0.5, votes.count > 1  # one vote does not tell its scatter
+        votes.cast(starts[1::2])
+        changed = before != (votes.mean() >= 0.5)
+        real.append(changed[:, :, twice].sum() / (2 * before.sum()))
+    assert np.mean(real) > 0.01
+    assert np.mean(expected) == pytest.approx(np.mean(real), rel=0.15)

@@ -4,12 +4,13 @@ import h5py
 import numpy as np
 import pytest
 
-from hipqct import predict
+from hipqct import engine
 from hipqct.errors import ModelError
 from hipqct.image import Image
 from hipqct.io.hdf5 import read_disagreement, read_probability, write_roi
 from hipqct.io.models import read_model, write_model
 from hipqct.network import PAPER, weight_shapes
+from hipqct.predict import combine_models
 from hipqct.steps.segmentation import segment_femur
 
 NETWORK = PAPER | {"filters": [2, 2, 2, 2]}
@@ -100,7 +101,7 @@ def test_several_models_are_averaged(tmp_path, model_dir):
         maps.append(probability.array)
     assert np.abs(maps[0] - maps[1]).max() > 0.1
     np.testing.assert_allclose(maps[2], (maps[0] + maps[1]) / 2, atol=1 / 255)
-    expected = predict.combine_models(maps[:2])[2]["models_dice_min"]
+    expected = combine_models(maps[:2])[2]["models_dice_min"]
     assert facts["models_dice_min"] == pytest.approx(expected, abs=0.02)
     np.testing.assert_allclose(
         read_disagreement(tmp_path / "p.h5").array, np.abs(maps[0] - maps[1]) / 2, atol=1.5 / 255
@@ -124,8 +125,8 @@ def run(folder, model_dir, subject, side="left", step=2, **options):
 def loads(monkeypatch):
     """How often the network is made ready."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    made, load_engine = [], predict.load_engine
-    monkeypatch.setattr(predict, "load_engine", lambda *a: made.append(a) or load_engine(*a))
+    made, load_engine = [], engine.load_engine
+    monkeypatch.setattr(engine, "load_engine", lambda *a: made.append(a) or load_engine(*a))
     return made
 
 

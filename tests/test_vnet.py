@@ -52,7 +52,7 @@ def test_names_and_shapes_of_weights_are_those_of_keras(config):
 
 @pytest.mark.parametrize("config", [TINY, TINY | {"batch_norm": True, "kernel": 5}])
 def test_openvino_and_tensorflow_compute_the_same_on_any_size(config):
-    from hipqct.predict import openvino_engine, tensorflow_engine
+    from hipqct.engine import openvino_engine, tensorflow_engine
 
     weights = random_weights(config)
     first, second = tensorflow_engine(config, weights, 1), openvino_engine(config, weights, 1)

@@ -19,7 +19,16 @@ MEASURED = (
 SCORES = ("dice", "sensitivity", "specificity", "hausdorff95_mm", "surface_distance_mm")
 EVALUATED = (*SCORES, "volume_reference_mm3", "volume_predicted_mm3", "relative_error_percent")
 DESCRIBED = ("subject", "side", "sex", "age", "group", "status", "exclude")
-SUBJECT_COLUMNS = (*DESCRIBED, *MEASURED, *EVALUATED, "flags")
+# Of each solved load case; the shipped configuration has these two.
+SOLVED = ("stiffness_n_mm", "failure_load_n")
+LOAD_CASES = ("stance", "fall")
+SUBJECT_COLUMNS = (
+    *DESCRIBED,
+    *MEASURED,
+    *EVALUATED,
+    *(f"{case}_{name}" for case in LOAD_CASES for name in SOLVED),
+    "flags",
+)
 TEXT_COLUMNS = ("subject", "side", "sex", "group", "status", "exclude", "flags", "step", "reason")
 FAILURE_COLUMNS = ("subject", "side", "step", "reason")
 
@@ -27,10 +36,13 @@ FAILURE_COLUMNS = ("subject", "side", "step", "reason")
 def subject_table(hips: list[dict]) -> pd.DataFrame:
     """One row per hip with the columns `SUBJECT_COLUMNS`; what a hip has no value for stays empty.
 
+    Load cases of the user's own add their columns before the flags.
+
     Args:
         hips: for each hip its description and, as far as done, its measures; ``flags`` is a list of words.
     """
-    table = pd.DataFrame(hips, columns=list(SUBJECT_COLUMNS))
+    more = {key for hip in hips for key in hip if key.endswith(SOLVED)} - set(SUBJECT_COLUMNS)
+    table = pd.DataFrame(hips, columns=[*SUBJECT_COLUMNS[:-1], *sorted(more), SUBJECT_COLUMNS[-1]])
     table["flags"] = [",".join(flags) if isinstance(flags, list) else "" for flags in table["flags"]]
     return table
 

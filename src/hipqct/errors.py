@@ -21,5 +21,9 @@ class ModelError(HipqctError):
     """A trained model is missing, or does not fit the data or the hardware asked for."""
 
 
+class SolverError(HipqctError):
+    """A finite-element model could not be solved."""
+
+
 class MeshError(HipqctError):
     """A mask cannot be turned into a valid mesh."""

@@ -18,23 +18,34 @@ from hipqct.mesh import (
 )
 from hipqct.surface import solid_mask
 
-# Promised by the contract; the surface is built to a tenth of it.
-SURFACE_VOLUME_LIMIT_PERCENT = 0.1
-# Cubes of half the bone or more balance out within about 1% on femurs; more says thin or torn mask.
-HEX_VOLUME_LIMIT_PERCENT = 3.0
-# Mineral in full cubes at their mean in-mask density, against the mask's: follows the volume.
-HEX_MINERAL_LIMIT_PERCENT = 5.0
-# The mesh is built to a tenth of it.
-TET_VOLUME_LIMIT_PERCENT = 0.5
-# Isosurface stuffing promises 10.7 degrees; femurs have 14 to 18.
-TET_DIHEDRAL_LIMIT_DEG = 10.0
-# Mineral integrated over the tetrahedra, air and fat at their edge included, against the mask's.
-TET_MINERAL_LIMIT_PERCENT = 5.0
-# More than this share of the volume at the minimum modulus: fat round the mask, or a wrong calibration.
-# Fatty marrow of a long shaft makes 2% to 9% on the scans tried.
-AT_MINIMUM_LIMIT_PERCENT = 10.0
-# Compact bone ends near 20,000 MPa; stiffer is metal in the mask, or a wrong calibration.
-MODULUS_LIMIT_MPA = 25_000.0
+# What every check must lie between; None is no bound. The configuration explains each.
+LIMITS = {
+    "several_components": (None, 1),
+    "empty_slices": (None, 0),
+    "filled_cavities": (None, 0),
+    "touches_scan_top": (None, 0),
+    "touches_scan_side": (None, 0),
+    "surface_handles": (None, 0),
+    "uncalibrated": (None, 0),
+    "no_anatomical_frame": (None, 0),
+    "head_radius_mm": (17, 32),
+    "head_misfit_mm": (None, 1.3),
+    "head_coverage": (0.85, None),
+    "head_leak_percent": (None, 1.0),
+    "neck_share": (0.25, 0.7),
+    "neck_shaft_angle_deg": (105, 150),
+    "below_head_mm": (50, None),
+    "surface_volume_error_percent": (-0.1, 0.1),
+    "hex_volume_error_percent": (-3, 3),
+    "tet_volume_error_percent": (-0.5, 0.5),
+    "tet_min_dihedral_deg": (10, None),
+    "hex_mineral_error_percent": (-2, 2),
+    "tet_mineral_error_percent": (-2, 2),
+    "hex_at_minimum_percent": (None, 10),
+    "tet_at_minimum_percent": (None, 10),
+    "hex_modulus_max_mpa": (None, 25_000),
+    "tet_modulus_max_mpa": (None, 25_000),
+}
 
 
 def mask_facts(mask: Image) -> dict:
@@ -101,37 +112,64 @@ def hex_facts(mesh: HexMesh, mask_volume_mm3: float, bins: MaterialBins | None) 
     }
 
 
-def check_gates(facts: dict) -> dict:
-    """Every check with its value and limit; one that does not pass becomes a flag of the same name.
+def check_gates(facts: dict, limits: dict) -> dict:
+    """Every check with its value and limits; one that does not pass becomes a flag of the same name.
 
     A shaft that is cut by the first slice is how hip scans are and no gate; a head cut by the last is one.
+
+    Args:
+        facts: of mesh.json.
+        limits: by name ``(low, high)``, None for no bound; those left out are `LIMITS`'.
     """
-    mask, shared = facts["mask"], facts["material"]
-    at_most = {
-        "several_components": (mask["components"], 1),
-        "empty_slices": (mask["empty_slices"], 0),
-        "filled_cavities": (mask["filled_voxels"], 0),
-        "touches_scan_top": (int(mask["touches_last_slice"]), 0),
-        "touches_scan_side": (int(mask["touches_side"]), 0),
-        "surface_handles": (1 - facts["surface"]["euler_number"] // 2, 0),
-        "surface_volume_error_percent": (
-            abs(facts["surface"]["volume_error_percent"]),
-            SURFACE_VOLUME_LIMIT_PERCENT,
-        ),
-        "hex_volume_error_percent": (abs(facts["hex"]["volume_error_percent"]), HEX_VOLUME_LIMIT_PERCENT),
-        "tet_volume_error_percent": (abs(facts["tet"]["volume_error_percent"]), TET_VOLUME_LIMIT_PERCENT),
-        "tet_sharpness_deg": (90 - facts["tet"]["min_dihedral_deg"], 90 - TET_DIHEDRAL_LIMIT_DEG),
-        "uncalibrated": (int(facts["uncalibrated"]), 0),
-    }
-    for name, mineral_limit in (("hex", HEX_MINERAL_LIMIT_PERCENT), ("tet", TET_MINERAL_LIMIT_PERCENT)):
-        if shared is None:
-            continue
-        material = facts[name]["material"]
-        error = 100 * abs(material["mineral_mesh_mg"] / shared["mineral_mask_mg"] - 1)
-        at_most[f"{name}_mineral_error_percent"] = (error, mineral_limit)
-        at_most[f"{name}_at_minimum_percent"] = (material["at_minimum_percent"], AT_MINIMUM_LIMIT_PERCENT)
-        at_most[f"{name}_modulus_max_mpa"] = (material["modulus_max_mpa"], MODULUS_LIMIT_MPA)
+    limits = LIMITS | limits
+    values = _mask_values(facts) | _anatomy_values(facts["anatomy"]) | _material_values(facts)
     return {
-        name: {"value": value, "limit": limit, "passed": value <= limit}
-        for name, (value, limit) in at_most.items()
+        name: {"value": value, "low": low, "high": high, "passed": _within(value, low, high)}
+        for name, value in values.items()
+        for low, high in [limits[name]]
     }
+
+
+def _within(value, low, high) -> bool:
+    return (low is None or value >= low) and (high is None or value <= high)
+
+
+def _mask_values(facts: dict) -> dict:
+    mask = facts["mask"]
+    return {
+        "several_components": mask["components"],
+        "empty_slices": mask["empty_slices"],
+        "filled_cavities": mask["filled_voxels"],
+        "touches_scan_top": int(mask["touches_last_slice"]),
+        "touches_scan_side": int(mask["touches_side"]),
+        "surface_handles": 1 - facts["surface"]["euler_number"] // 2,
+        "surface_volume_error_percent": facts["surface"]["volume_error_percent"],
+        "hex_volume_error_percent": facts["hex"]["volume_error_percent"],
+        "tet_volume_error_percent": facts["tet"]["volume_error_percent"],
+        "tet_min_dihedral_deg": facts["tet"]["min_dihedral_deg"],
+        "uncalibrated": int(facts["uncalibrated"]),
+    }
+
+
+def _anatomy_values(anatomy: dict | None) -> dict:
+    if anatomy is None:
+        return {"no_anatomical_frame": 1}
+    radius_mm = anatomy["head_radius_mm"]
+    names = ("head_radius_mm", "head_misfit_mm", "head_coverage", "neck_shaft_angle_deg", "below_head_mm")
+    return {
+        "no_anatomical_frame": 0,
+        **{name: anatomy[name] for name in names},
+        "head_leak_percent": 100 * anatomy["leak_mm3"] / (4 / 3 * np.pi * radius_mm**3),
+        "neck_share": anatomy["neck_area_mm2"] / (np.pi * radius_mm**2),
+    }
+
+
+def _material_values(facts: dict) -> dict:
+    values = {}
+    for mesh in ("hex", "tet"):
+        if material := facts[mesh]["material"]:
+            values[f"{mesh}_at_minimum_percent"] = material["at_minimum_percent"]
+            values[f"{mesh}_modulus_max_mpa"] = material["modulus_max_mpa"]
+            error = material["mineral_mesh_mg"] / facts["material"]["mineral_mask_mg"] - 1
+            values[f"{mesh}_mineral_error_percent"] = 100 * error
+    return values

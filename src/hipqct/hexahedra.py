@@ -5,7 +5,7 @@ from scipy import ndimage
 
 from hipqct.errors import MeshError
 from hipqct.image import Image
-from hipqct.mesh import HEX_CORNERS, HexMesh
+from hipqct.mesh import DISTAL_SLAB_MM, HEX_CORNERS, HexMesh
 from hipqct.surface import bounding_box, solid_mask
 
 # Keyak's edge length, and the half of a cube that makes it bone. The fraction moves stiffness: 0.3 gives
@@ -36,8 +36,9 @@ def build_hexahedra(
         images: arrays on the mask's grid by name, for example ``{"hu": ct.array}``.
 
     Returns:
-        The mesh; node sets ``DISTAL_FACE`` (lower faces of the lowest layer), ``PROXIMAL`` (upper faces
-        of the highest layer, the head's top in a hip scan) and ``SURFACE`` (every node on a free face).
+        The mesh; node sets ``DISTAL_FACE`` (lower faces of the lowest layer), ``DISTAL_SLAB`` (within
+        6 mm of them), ``PROXIMAL`` (upper faces of the highest layer, the head's top in a hip scan) and
+        ``SURFACE`` (every node on a free face).
 
     Raises:
         MeshError: the mask is empty, or nowhere thick enough for a cube.
@@ -64,7 +65,7 @@ def build_hexahedra(
         cells = cells[:, [4, 5, 6, 7, 0, 1, 2, 3]]
     up = 1 if mask.direction[2, 2] >= 0 else -1
     facts = {"cube_mm": cube_mm, "bone_fraction_min": bone_fraction_min, "cubes_dropped": dropped}
-    return HexMesh(points_mm, cells, cell_data, _node_sets(up * points_index[:, 2], cells), facts)
+    return HexMesh(points_mm, cells, cell_data, _node_sets(up * cube_mm * points_index[:, 2], cells), facts)
 
 
 def _check_arguments(mask, images, cube_mm, bone_fraction_min):
@@ -128,11 +129,12 @@ def _nodes_and_cells(corner_index, shape):
     return points_index, cells.reshape(-1, 8)
 
 
-def _node_sets(height, cells):
-    """Lowest, highest and surface nodes from the nodes' grid height."""
-    cubes_round_node = np.bincount(cells.ravel(), minlength=len(height))
+def _node_sets(height_mm, cells):
+    """Lowest, highest and surface nodes, and the slab at the lower end, from the nodes' heights."""
+    cubes_round_node = np.bincount(cells.ravel(), minlength=len(height_mm))
     return {
-        "DISTAL_FACE": np.flatnonzero(height == height.min()),
-        "PROXIMAL": np.flatnonzero(height == height.max()),
+        "DISTAL_FACE": np.flatnonzero(height_mm == height_mm.min()),
+        "DISTAL_SLAB": np.flatnonzero(height_mm <= height_mm.min() + DISTAL_SLAB_MM),
+        "PROXIMAL": np.flatnonzero(height_mm == height_mm.max()),
         "SURFACE": np.flatnonzero(cubes_round_node < CUBES_ROUND_AN_INNER_NODE),
     }

@@ -7,8 +7,11 @@ from scipy import ndimage
 
 from hipqct.image import Image
 from hipqct.mesh import TetMesh
+from hipqct.surface import bounding_box
 
 POINTS_AT_ONCE = 2_000_000
+# Elements lie within half a slice and a smoothing length of the mask.
+REACH_MM = 12.0
 
 
 def integration_points(parts: int) -> tuple[np.ndarray, np.ndarray]:
@@ -29,6 +32,25 @@ def integration_points(parts: int) -> tuple[np.ndarray, np.ndarray]:
                     points.append(np.array([i, j, k, layers - 1 - i - j - k]) + offset)
                     weights.append(weight)
     return np.array(points) / m, np.array(weights) / m**3
+
+
+def extend_beyond(image: Image, mask: Image) -> Image:
+    """The image with every voxel near the mask but outside it given the value of the nearest one inside.
+
+    ``REACH_MM`` beyond the mask's bounding box the image stays as it is.
+    """
+    inside = np.asarray(mask.array, bool)
+    margin = [int(np.ceil(REACH_MM / spacing)) for spacing in mask.spacing_mm]
+    box = tuple(
+        slice(max(side.start - m, 0), side.stop + m)
+        for side, m in zip(bounding_box(inside), margin, strict=True)
+    )
+    nearest = ndimage.distance_transform_edt(
+        ~inside[box], sampling=mask.spacing_mm, return_distances=False, return_indices=True
+    )
+    array = image.array.copy()
+    array[box] = image.array[box][tuple(nearest)]
+    return image.with_array(array)
 
 
 def mean_over_tetrahedra(

@@ -15,6 +15,8 @@ HEX_CORNER_NEIGHBOURS = np.array(
 
 # Edges of a tetrahedron in the order of a C3D10's mid-edge nodes (VTK's too).
 TET_EDGES = np.array([(0, 1), (1, 2), (2, 0), (0, 3), (1, 3), (2, 3)])
+# What a support holds at the lower end: stuffed tetrahedra are chamfered at the face itself.
+DISTAL_SLAB_MM = 6.0
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,11 @@ def corner_jacobians_mm3(points_mm: np.ndarray, cells: np.ndarray) -> np.ndarray
     corners = points_mm[cells]
     edges = corners[:, HEX_CORNER_NEIGHBOURS] - corners[:, :, None, :]
     return np.einsum("mci,mci->mc", edges[:, :, 0], np.cross(edges[:, :, 1], edges[:, :, 2]))
+
+
+def hex_volumes_mm3(points_mm: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Volumes of parallelepipeds (such as cubes) in C3D8 order, shape ``(m,)``."""
+    return corner_jacobians_mm3(points_mm, cells)[:, 0]
 
 
 def tet_volumes_mm3(points_mm: np.ndarray, tets: np.ndarray) -> np.ndarray:

@@ -1,43 +1,29 @@
-"""From a CT crop to the probability of femur: sliding windows, and the engines that run the network."""
+"""From a CT crop to the probability of femur: windows of slices sliding along z, and their mean."""
 
 import logging
-import os
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+from scipy.special import ndtr
 
-from hipqct.errors import ModelError
+from hipqct.engine import Engine
 from hipqct.metrics import dice
 
 log = logging.getLogger(__name__)
 
-GPU_BATCH = 4  # windows at once: 4 of 192x192x32 through the full network fit into 8 GB
 STRIDE = 8  # three halvings: the network takes multiples of 8 along every axis
-WHOLE = "whole"
+WHOLE, ADAPTIVE = "whole", "adaptive"
 BLENDS, ENDS = ("uniform", "gaussian"), ("as-is", "reflect")
 LEAST_WEIGHT = 1e-3  # of a window's outermost slices under a Gaussian; they may lie in no other window
-NVIDIA_DEVICE_FILES = "nvidia[0-9]*"  # below /dev
-HIDDEN_GPUS = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES that hide every GPU
 
-
-@dataclass(frozen=True)
-class Engine:
-    """A network ready to run.
-
-    Args:
-        name: the library that computes, ``tensorflow`` or ``openvino``.
-        device: ``cpu``, or ``gpu`` with the card's name.
-        batch: how many windows to compute at once.
-        predict_windows: maps normalised windows ``(n, x, y, z)`` to probabilities of the same shape, float32.
-    """
-
-    name: str
-    device: str
-    batch: int
-    predict_windows: Callable[[np.ndarray], np.ndarray]
+# Adaptive windows. What a survey of few windows gives this probability or more is looked at, with a margin.
+SEEN, MARGIN_PIXELS = 0.1, 16
+# Odd: the network halves its windows three times, so its answer depends on their start modulo 8.
+FIRST_STEP = 3
+# More of the mask than this expected to change under all windows (as 1 - Dice), and they are all computed.
+DOUBT = 0.003
+# Voxels whose mean lies more standard errors than this from 0.5 will not change sides.
+SURE_ERRORS = 5.0
 
 
 def normalise(ct: np.ndarray, normalisation: dict) -> np.ndarray:
@@ -83,7 +69,8 @@ def predict_probability(
     Args:
         ct: HU, shape ``(x, y, z)``, a left hip on the plan's spacing.
         plan: the model's ``window`` (its last number is the slices per window) and ``normalisation``.
-        step: slices between windows, 1 is the paper's; or ``whole``: one pass over the whole stack.
+        step: slices between windows, 1 is the paper's; ``whole``: one pass over the whole stack;
+            ``adaptive``: see `adapt_windows`.
         blend: see `window_weights`; the paper's mean is ``uniform``.
         ends: ``as-is``, where the outermost slices lie in one window only; ``reflect``: the stack is first
             continued by its mirror image, so that they lie in as many windows as those in the middle.
@@ -104,18 +91,112 @@ def predict_probability(
         margin = min(slices, padded.shape[2]) - 1
         padded = np.pad(padded, ((0, 0), (0, 0), (margin, margin)), mode="reflect")
         before[2] += margin
-
     weights = window_weights(slices, blend)
-    total, votes = np.zeros(padded.shape, np.float32), np.zeros(padded.shape[2], np.float32)
-    starts = window_starts(padded.shape[2], slices, step)
-    for first in range(0, len(starts), engine.batch):
-        chunk = starts[first : first + engine.batch]
-        windows = np.stack([padded[:, :, z : z + slices] for z in chunk])
-        for z, probability in zip(chunk, engine.predict_windows(windows), strict=True):
-            total[:, :, z : z + slices] += weights * probability
-            votes[z : z + slices] += weights
+    if step == ADAPTIVE:
+        mean = adapt_windows(engine, padded, weights)
+    else:
+        votes = Votes(engine, padded, weights)
+        votes.cast(window_starts(padded.shape[2], slices, step))
+        mean = votes.mean()
     inside = tuple(slice(b, b + n) for b, n in zip(before, ct.shape, strict=True))
-    return (total / votes)[inside]
+    return mean[inside]
+
+
+def adapt_windows(engine: Engine, padded: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The mean over windows of step 1 from a fraction of them, and from all of them where that leaves doubt.
+
+    A survey of windows end to end finds where the femur may be. Only there, 16 pixels round it, windows are
+    computed at every third place. How the windows scatter tells how much of the mask the others would change
+    (systematic sampling taken as random, which overestimates); where that is more than `DOUBT`, they are
+    computed too. Outside, the survey stands.
+
+    Args:
+        padded: normalised, in plane a multiple of 8.
+        weights: of a window's slices.
+    """
+    slices = len(weights)
+    survey = Votes(engine, padded, weights)
+    survey.cast(window_starts(padded.shape[2], slices, slices))
+    result = survey.mean()
+    seen = result >= SEEN
+    if not seen.any():
+        return result
+    held = np.flatnonzero(seen.any(axis=(0, 1)))
+    starts = window_starts(padded.shape[2], slices, 1)
+    starts = [z for z in starts if z <= held[-1] and z + slices > held[0]]
+    region = tuple(_widen(seen.any(axis=(1 - axis, 2)), padded.shape[axis]) for axis in (0, 1))
+    votes = Votes(engine, padded[region], weights)
+    few = sorted({*starts[::FIRST_STEP], starts[-1]})
+    votes.cast(few)
+    change = votes.expected_change(starts)
+    if change > DOUBT:
+        votes.cast(sorted({*starts} - {*few}))
+    voted = votes.count > 0
+    result[region][:, :, voted] = votes.mean()[:, :, voted]
+    shape = [side.stop - side.start for side in region]
+    log.info("%s windows of %s x %s pixels, expected change %.5f", int(votes.cast_of), *shape, change)
+    return result
+
+
+def _widen(seen: np.ndarray, size: int) -> slice:
+    """The range of what is seen along one axis, with its margin, on the network's stride."""
+    places = np.flatnonzero(seen)
+    first = max(0, (places[0] - MARGIN_PIXELS) // STRIDE * STRIDE)
+    return slice(int(first), int(min(size, _multiple_of_stride(places[-1] + 1 + MARGIN_PIXELS))))
+
+
+@dataclass
+class Votes:
+    """What windows say of each voxel of a stack: weighted sums of probabilities and of their squares."""
+
+    engine: Engine
+    stack: np.ndarray
+    weights: np.ndarray
+
+    def __post_init__(self):
+        self.total = np.zeros(self.stack.shape, np.float32)
+        self.squares = np.zeros(self.stack.shape, np.float32)
+        self.weight, self.count = np.zeros((2, self.stack.shape[2]), np.float32)
+        self.cast_of = 0
+
+    def cast(self, starts: list[int]) -> None:
+        """Compute the windows that start at these slices."""
+        slices = len(self.weights)
+        for first in range(0, len(starts), self.engine.batch):
+            chunk = starts[first : first + self.engine.batch]
+            windows = np.stack([self.stack[:, :, z : z + slices] for z in chunk])
+            for z, probability in zip(chunk, self.engine.predict_windows(windows), strict=True):
+                held = slice(z, z + slices)
+                self.total[:, :, held] += self.weights * probability
+                self.squares[:, :, held] += self.weights * probability**2
+                self.weight[held] += self.weights
+                self.count[held] += 1
+        self.cast_of += len(starts)
+
+    def mean(self) -> np.ndarray:
+        """Mean probability; 0 in slices without a vote."""
+        return self.total / np.maximum(self.weight, np.finfo(np.float32).tiny)
+
+    def expected_change(self, starts: list[int]) -> float:
+        """How much of the mask (mean at least 0.5) all windows of ``starts`` would change, as 1 - Dice.
+
+        Each voxel's mean over them is taken as normal about the mean so far, with the standard error of a
+        sample without replacement. Slices with a single vote, at the ends, are left out.
+        """
+        possible = np.zeros_like(self.count)
+        for z in starts:
+            possible[z : z + len(self.weights)] += 1
+        mean = self.mean()
+        inside = int((mean >= 0.5).sum())
+        some = (self.count > 1) & (self.count < possible)
+        if not (inside and some.any()):
+            return 0.0
+        n, mean = self.count[some], mean[:, :, some]
+        spread = self.squares[:, :, some] / self.weight[some] - mean**2
+        error = np.sqrt(np.maximum(spread, 0) * n / (n - 1) * (1 / n - 1 / possible[some]))
+        distance = np.abs(mean - 0.5)
+        near = distance < SURE_ERRORS * error
+        return float(ndtr(-distance[near] / error[near]).sum() / (2 * inside))
 
 
 def combine_models(maps: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None, dict]:
@@ -137,112 +218,3 @@ def combine_models(maps: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | Non
 
 def _multiple_of_stride(voxels: int) -> int:
     return -(-voxels // STRIDE) * STRIDE
-
-
-def gpu_is_visible() -> bool:
-    """Whether this process may see an NVIDIA card, judged without loading any library."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "all") in HIDDEN_GPUS:
-        return False
-    return any(Path("/dev").glob(NVIDIA_DEVICE_FILES))
-
-
-def select_device(device: str) -> str:
-    """Decide between ``cpu`` and ``gpu`` for a wish of ``auto``, ``cpu`` or ``gpu``; never in silence.
-
-    ``auto`` takes a visible NVIDIA card, else the CPU. On the GPU, memory is then taken as needed
-    (memory growth), not all at once.
-
-    Raises:
-        ModelError: a GPU is asked for, or its device files are there, but TensorFlow cannot use it.
-    """
-    if device not in ("auto", "cpu", "gpu"):
-        raise ValueError(f"device must be auto, cpu or gpu, got {device!r}")
-    if device == "cpu" or (device == "auto" and not gpu_is_visible()):
-        log.info("Device: CPU (asked for: %s)", device)
-        return "cpu"
-    cards = _import_tensorflow().config.list_physical_devices("GPU")
-    if not cards:
-        found = "the GPU of this machine cannot be used by" if gpu_is_visible() else "no GPU can be seen by"
-        raise ModelError(
-            f"segment/device is '{device}' but {found} TensorFlow: install hipqct[gpu] and a fitting driver, "
-            "or set segment/device to cpu."
-        )
-    for card in cards:
-        _import_tensorflow().config.experimental.set_memory_growth(card, True)
-    log.info("Device: GPU %s (asked for: %s)", cards[0].name, device)
-    return "gpu"
-
-
-def load_engine(config: dict, weights: dict[str, np.ndarray], device: str, threads: int) -> Engine:
-    """Make the network ready: TensorFlow on a GPU, OpenVINO on the CPU (same outputs, several times faster).
-
-    Args:
-        config: the plan's ``network``; weights: as `hipqct.network.weight_shapes` names them.
-        device: ``auto``, ``cpu`` or ``gpu``, see `select_device`.
-        threads: CPU threads to use.
-
-    Raises:
-        ModelError: no such device, or weights of another network.
-    """
-    chosen = select_device(device)
-    engine = (
-        openvino_engine(config, weights, threads)
-        if chosen == "cpu"
-        else tensorflow_engine(config, weights, threads)
-    )
-    log.info("Engine: %s on %s, %d threads", engine.name, engine.device, threads)
-    return engine
-
-
-def openvino_engine(config: dict, weights: dict[str, np.ndarray], threads: int) -> Engine:
-    """The network on the CPU by OpenVINO, one window at a time."""
-    from hipqct.vnet_openvino import build_graph, compile_graph
-
-    compiled = compile_graph(build_graph(config, weights), threads)
-
-    def predict_windows(windows):
-        return compiled(windows[:, None])[0][:, 0]
-
-    return Engine("openvino", "cpu", 1, predict_windows)
-
-
-def tensorflow_engine(config: dict, weights: dict[str, np.ndarray], threads: int) -> Engine:
-    """The network by Keras on TensorFlow, on the GPU where there is one, else on the CPU."""
-    tf = _import_tensorflow()
-    import keras
-
-    from hipqct.vnet import build_vnet, set_weights
-
-    backend = keras.backend.backend()
-    if backend != "tensorflow":
-        raise ModelError(
-            f"Keras runs on '{backend}' where segmentation needs 'tensorflow': unset KERAS_BACKEND."
-        )
-    if tf.config.threading.get_intra_op_parallelism_threads() != threads:
-        try:
-            tf.config.threading.set_intra_op_parallelism_threads(threads)
-        except RuntimeError:  # TensorFlow takes this only before its first operation in a process
-            log.warning("TensorFlow is already running and keeps its own number of threads")
-    model = build_vnet(config)
-    set_weights(model, weights, config)
-    signature = [tf.TensorSpec((None, None, None, None, 1), tf.float32)]
-    function = tf.function(lambda windows: model(windows, training=False), input_signature=signature)
-
-    def predict_windows(windows):
-        return function(windows[..., None]).numpy()[..., 0]
-
-    cards = tf.config.list_physical_devices("GPU")
-    if not cards:
-        return Engine("tensorflow", "cpu", 1, predict_windows)
-    card = tf.config.experimental.get_device_details(cards[0]).get("device_name", cards[0].name)
-    return Engine("tensorflow", f"gpu ({card})", GPU_BATCH, predict_windows)
-
-
-def _import_tensorflow():
-    """TensorFlow, quiet, and Keras told to use it if Keras is not yet loaded."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if "keras" not in sys.modules:
-        os.environ["KERAS_BACKEND"] = "tensorflow"
-    import tensorflow
-
-    return tensorflow

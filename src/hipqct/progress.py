@@ -10,7 +10,11 @@ from hipqct.io.files import read_json
 CLOCK_TOLERANCE_S = 2.0
 
 
-MESH_FILES = ("surface.stl", "hex.inp", "hex.vtu", "tet.inp", "tet.vtu")
+MESH_FILES = (
+    "surface.stl",
+    "mesh.png",
+    *(f"{model}.{suffix}" for model in ("hex", "tet") for suffix in ("inp", "vtu", "feb", "bdf", "cdb")),
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ CHAIN = (
 )
 # A phantom of the workflow's own is made before its import; only a failure of these tells something.
 BEFORE = ("make_phantom", "write_phantom_dicom")
+# Judged by themselves: a hip whose model was not solved is done all the same.
+SOLUTION = Step("solve_mesh", "{side}/solution/summary.json", "export_mesh")
 EVALUATION = Step("evaluate_mask", "{side}/evaluation.json", "threshold_bone")
 
 
@@ -104,6 +110,12 @@ def chain_status_by_times(results_dir, subject: str, side: str, with_reference: 
     return status
 
 
+def solution_failure(results_dir, subject: str, side: str) -> str:
+    """Why the last try to solve a hip's finite-element model failed; empty where it did not."""
+    record = failure_record(_log_path(Path(results_dir), SOLUTION, subject, side))
+    return read_json(record)["reason"] if record.exists() else ""
+
+
 def remove_results_after(results_dir, subject: str, side: str, failed: str) -> None:
     """Remove what an older success left behind a step that has failed since.
 
@@ -114,7 +126,7 @@ def remove_results_after(results_dir, subject: str, side: str, failed: str) -> N
         failed: name of the step; its own files, if any, and those of all steps that build on it go.
     """
     gone = {failed, *BEFORE} if failed in BEFORE else {failed}
-    for step in _steps(with_reference=True):
+    for step in (*_steps(with_reference=True), SOLUTION):
         if step.name in gone or step.after in gone or (failed in BEFORE and step.after is None):
             gone.add(step.name)
             for name in (step.output, *step.besides):

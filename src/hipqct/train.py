@@ -17,10 +17,11 @@ import keras
 import numpy as np
 
 from hipqct.augment import Ranges, change_intensity, cut_patch, draw_augmentation
+from hipqct.engine import Engine
 from hipqct.losses import dice_l2_loss, soft_dice
 from hipqct.metrics import dice
 from hipqct.network import COMPACT
-from hipqct.predict import Engine, normalise, predict_probability
+from hipqct.predict import normalise, predict_probability
 from hipqct.vnet import build_vnet, set_weights
 
 log = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ rule aggregate_cohort:
                 str(rules.draw_qc.output.picture),
             ],
             [str(rules.evaluate_mask.output.evaluation)],
+            [str(rules.solve_mesh.output.solution)],
         ),
     output:
         subjects="<cohort>/subjects.tsv",

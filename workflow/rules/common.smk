@@ -1,9 +1,11 @@
 """What all rules share: the checked configuration and the sample sheet."""
 
 import os
+import shutil
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from hipqct import revisions
 from hipqct.errors import SheetError
@@ -59,13 +61,44 @@ def reference_mask(wildcards):
     return os.path.relpath(reference[wildcards.side])
 
 
-def every_hip(of_each, of_evaluated):
-    """The files of all hips to do: ``of_each`` of every one, ``of_evaluated`` of those with a reference."""
+# A scan without calibration has no moduli: there is nothing to solve, unless the configuration gives one.
+def has_modulus(subject):
+    """Whether a hip's models have materials."""
+    return (
+        subject.slope is not None
+        or config["mesh"]["uncalibrated_modulus_mpa"] is not None
+    )
+
+
+SOLVING = bool(config["solve"]["cases"]) and shutil.which("ccx") is not None
+if config["solve"]["cases"] and not SOLVING and workflow.is_main_process:
+    logger.warning(
+        "CalculiX (ccx) is not installed: finite-element models are written but not solved. "
+        "Install it (apt-get install calculix-ccx), or set solve/cases to [] in the configuration."
+    )
+
+
+def every_hip(of_each, of_evaluated, of_solved):
+    """The files of all hips to do: ``of_each`` of every one, ``of_evaluated`` of those with a reference.
+
+    ``of_solved`` of those whose models can be solved here.
+    """
     files = [path.format(subject=s, side=side) for s, side in HIPS for path in of_each]
     judged = [(s, side) for s, side in HIPS if side in SUBJECTS[s].reference]
-    return files + [
-        path.format(subject=s, side=side) for s, side in judged for path in of_evaluated
-    ]
+    return (
+        files
+        + [
+            path.format(subject=s, side=side)
+            for s, side in judged
+            for path in of_evaluated
+        ]
+        + [
+            path.format(subject=s, side=side)
+            for s, side in HIPS
+            if SOLVING and has_modulus(SUBJECTS[s])
+            for path in of_solved
+        ]
+    )
 
 
 def report_failures(workflow):

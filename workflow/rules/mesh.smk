@@ -11,6 +11,13 @@ rule export_mesh:
         hex_vtu="<side>/mesh/hex.vtu",
         tet_inp="<side>/mesh/tet.inp",
         tet_vtu="<side>/mesh/tet.vtu",
+        picture="<side>/mesh/mesh.png",
+        others=[
+            f"<side>/mesh/{model}.{format}"
+            for model in ("hex", "tet")
+            for format in config["mesh"]["formats"]
+        ],
+        load_cases=directory("<side>/mesh/load_cases"),
         facts="<side>/mesh/mesh.json",
     log:
         "<logs>/export_mesh/{subject}.{side}.log",
@@ -28,3 +35,25 @@ rule export_mesh:
         "Mesh the {wildcards.side} femur of {wildcards.subject}."
     script:
         "../scripts/export_mesh.py"
+
+
+rule solve_mesh:
+    input:
+        facts=rules.export_mesh.output.facts,
+        load_cases=rules.export_mesh.output.load_cases,
+    output:
+        solution=directory("<side>/solution"),
+    log:
+        "<logs>/solve_mesh/{subject}.{side}.log",
+    benchmark:
+        "<benchmarks>/solve_mesh/{subject}.{side}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000 if config["solve"]["model"] == "hex" else 6000,
+    params:
+        options=config["solve"],
+        revision=revisions.SOLVE_MESH,
+    message:
+        "Solve the {wildcards.side} femur of {wildcards.subject}."
+    script:
+        "../scripts/solve_mesh.py"

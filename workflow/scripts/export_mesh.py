@@ -6,5 +6,5 @@ from hipqct.smk import step
 from hipqct.steps.mesh import export_mesh
 
 with step(snakemake):
-    folder, p = Path(snakemake.output.facts).parent, snakemake.params
-    export_mesh(*snakemake.input, folder, p.options, p.slope, p.intercept, p.basis)
+    folder, side, p = Path(snakemake.output.facts).parent, snakemake.wildcards.side, snakemake.params
+    export_mesh(*snakemake.input, folder, side, p.options, p.slope, p.intercept, p.basis)

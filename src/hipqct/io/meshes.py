@@ -32,9 +32,9 @@ def write_stl(surface: Surface, path, title: str = "hipqct surface, mm, LPS"):
         file.write(header + np.uint32(len(records)).astype("<u4").tobytes() + records.tobytes())
 
 
-def write_vtu(mesh: HexMesh | TetMesh, path, cell_data: dict[str, np.ndarray]):
-    """Write the elements as binary VTU with cell arrays, and each node set as a 0/1 point array."""
-    point_data = {}
+def write_vtu(mesh: HexMesh | TetMesh, path, cell_data: dict[str, np.ndarray], point_data=None):
+    """Write the elements as binary VTU with cell and point arrays, and each node set as a 0/1 point array."""
+    point_data = dict(point_data or {})
     for name, nodes in mesh.node_sets.items():
         point_data[name] = np.zeros(len(mesh.points_mm), np.uint8)
         point_data[name][nodes] = 1
@@ -46,6 +46,17 @@ def write_vtu(mesh: HexMesh | TetMesh, path, cell_data: dict[str, np.ndarray]):
     )
     with replace_when_done(path) as temporary:
         meshio.write(temporary, grid, file_format="vtu", binary=True, compression="zlib")
+
+
+def read_vtu(path) -> HexMesh | TetMesh:
+    """Read what `write_vtu` wrote: the mesh with its cell arrays and node sets (point arrays of bytes)."""
+    grid = meshio.read(path)
+    (cells,) = grid.cells
+    kind = {MESHIO_TYPES[8]: HexMesh, MESHIO_TYPES[10]: TetMesh}[cells.type]
+    sets = {
+        name: np.flatnonzero(values) for name, values in grid.point_data.items() if values.dtype == np.uint8
+    }
+    return kind(grid.points, cells.data, {name: values[0] for name, values in grid.cell_data.items()}, sets)
 
 
 def write_inp(
@@ -64,7 +75,7 @@ def write_inp(
     Args:
         header: lines of the comment on top.
     """
-    parts = [_comment(header), _nodes(mesh.points_mm), _elements(mesh.cells)]
+    parts = [deck_comment(header), _nodes(mesh.points_mm), _elements(mesh.cells)]
     parts += [_set("*NSET, NSET=" + name, nodes) for name, nodes in mesh.node_sets.items()]
     if bins is not None:
         parts += _materials(bins, poissons_ratio)
@@ -72,7 +83,8 @@ def write_inp(
         temporary.write_text("".join(parts), encoding="ascii", errors="replace", newline="\n")
 
 
-def _comment(lines: list[str]) -> str:
+def deck_comment(lines: list[str]) -> str:
+    """Lines as comments of a deck, wrapped."""
     wrapped = [part for line in lines for part in textwrap.wrap(str(line), COMMENT_WIDTH) or [""]]
     return "".join(f"** {line}\n" for line in wrapped)
 

@@ -28,7 +28,8 @@ def judge_models(dataset_path, plan_paths, tested_path, cohort: str, step, devic
         plan_paths: plan.json of the folds' models.
         step: slices between windows, as at inference.
     """
-    from hipqct.predict import load_engine, predict_probability
+    from hipqct.engine import load_engine
+    from hipqct.predict import predict_probability
 
     models = [read_model(Path(path).parent) for path in plan_paths]
     networks = [(load_engine(plan["network"], weights, device, threads), plan) for plan, weights in models]

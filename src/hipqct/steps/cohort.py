@@ -15,8 +15,9 @@ from hipqct.cohort import (
 )
 from hipqct.io.files import read_json, replace_when_done, write_json
 from hipqct.io.tables import read_table, write_table
-from hipqct.progress import chain_status, remove_results_after
+from hipqct.progress import SOLUTION, chain_status, remove_results_after, solution_failure
 from hipqct.sheet import Subject, read_sheet
+from hipqct.steps.solve import solution_columns
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,10 @@ def aggregate_cohort(sheet_path, results_dir, cohort_dir, status_of=chain_status
             failures.append({"subject": subject.subject, "side": side, "step": step, "reason": reason})
         else:
             hip |= _read_results(results_dir, subject, side)
+            if reason := solution_failure(results_dir, subject.subject, side):
+                failures.append(
+                    {"subject": subject.subject, "side": side, "step": SOLUTION.name, "reason": reason}
+                )
     subjects = subject_table(hips)
     tables = {
         "subjects": subjects,
@@ -81,9 +86,10 @@ def _read_results(results_dir: Path, subject: Subject, side: str) -> dict:
     parts = [read_json(folder / "volume.json")]
     if side in subject.reference:
         parts.append(read_json(folder / "evaluation.json"))
-    flags = []
-    for part in (*parts, read_json(folder / "mesh" / "mesh.json")):
+    flags, mesh_path = [], folder / "mesh" / "mesh.json"
+    for part in (*parts, read_json(mesh_path)):
         flags += part.get("flags", [])
+    parts.append(solution_columns(folder / "solution", mesh_path))
     return {key: value for part in parts for key, value in part.items()} | {
         "flags": list(dict.fromkeys(flags))
     }

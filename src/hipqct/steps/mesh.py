@@ -5,15 +5,20 @@ from pathlib import Path
 import numpy as np
 
 import hipqct
-from hipqct.errors import MeshError, SheetError
-from hipqct.gates import check_gates, hex_facts, mask_facts, surface_facts, tet_facts
+from hipqct.anatomy import FemurFrame, find_frame
+from hipqct.errors import AnatomyError, MeshError, SheetError
+from hipqct.gates import LIMITS, check_gates, hex_facts, mask_facts, surface_facts, tet_facts
 from hipqct.hexahedra import BONE_FRACTION_MIN, CUBE_MM, build_hexahedra
 from hipqct.image import Image
+from hipqct.io.fe_formats import WRITERS
 from hipqct.io.files import write_json
 from hipqct.io.images import read_image
-from hipqct.io.meshes import write_inp, write_stl, write_vtu
-from hipqct.material import MaterialBins
+from hipqct.io.meshes import write_stl
+from hipqct.loads import FIXATIONS, LoadCase, add_load_sets
+from hipqct.mapping import extend_beyond
+from hipqct.material import MaterialBins, bin_modulus
 from hipqct.mesh import HexMesh, TetMesh
+from hipqct.steps.decks import load_case_facts, write_load_cases, write_model, write_picture
 from hipqct.steps.materials import Calibration, add_hex_materials, add_tet_materials
 from hipqct.surface import extract_surface, solid_mask
 from hipqct.tetrahedra import SIZE_MM, build_tetrahedra
@@ -25,13 +30,39 @@ DEFAULT_OPTIONS = {
     "tet_mm": SIZE_MM,
     "points_per_edge": 8,
     "average": "density",
+    "beyond_mask": "extend",
     "density_laws": {"K2HPO4": ["keyak1994_ash"], "HA": ["schileo2008_ash"]},
     "modulus_law": "keyak_three_range",
     "minimum_modulus_mpa": 10.0,
     "poissons_ratio": 0.3,
     "bin_width": 0.05,
     "laws_folder": str(LAWS_FOLDER),
+    "uncalibrated_modulus_mpa": None,
+    "formats": [],
+    "load_cases": {
+        "stance": {
+            "angle_to_shaft_deg": 20,
+            "posterior_deg": 0,
+            "head_cap_deg": 40,
+            "contact_depth_mm": 0,
+            "distal": "clamped",
+            "displacement_mm": 1.0,
+            "source": "single-leg stance, 20 deg to the shaft in the plane of neck and shaft",
+        },
+        "fall": {
+            "angle_to_shaft_deg": 100,
+            "posterior_deg": 15,
+            "head_cap_deg": 40,
+            "contact_depth_mm": 6,
+            "distal": "hinged",
+            "displacement_mm": 1.0,
+            "source": "sideways fall, shaft 10 deg from the ground, 15 deg internal rotation",
+        },
+    },
+    "gates": {},
+    "gate_errors": [],
 }
+OPTION_CHOICES = {"average": ("density", "modulus"), "beyond_mask": ("extend", "scan")}
 OPTION_RANGES = {
     "cube_mm": (0.5, 20),
     "bone_fraction_min": (0.01, 1),
@@ -47,22 +78,25 @@ def export_mesh(
     mask_path,
     resampled_path,
     folder,
+    side: str,
     options: dict,
     slope: float | None = None,
     intercept: float | None = None,
     basis: str = "K2HPO4",
 ):
-    """Write surface.stl, hex and tet as inp and VTU, and what they are (mesh.json) into a folder.
+    """Write surface.stl, hex and tet as inp and VTU, a deck per load case, mesh.png and mesh.json.
 
-    Without a calibration (``slope`` None) the models are geometry with CT numbers: no materials, marked
-    ``uncalibrated`` in the decks' headers, the VTUs and the JSON.
+    Without a calibration (``slope`` None) the models are geometry with CT numbers, marked ``uncalibrated`` in
+    the decks' headers, the VTUs and the JSON: no materials and no load cases, unless the options give one
+    modulus for all of the bone.
 
     Args:
+        side: ``left`` or ``right``.
         options: keys of ``DEFAULT_OPTIONS``; those left out take its values.
         slope, intercept: calibration in mg/cm3 per HU and mg/cm3 of ``basis`` equivalent.
 
     Raises:
-        MeshError: the mask cannot be meshed, or the laws do not fit.
+        MeshError: the mask cannot be meshed, the laws do not fit, or a gate named in ``gate_errors`` fails.
         SheetError: an option is unknown, or the calibration is half given or impossible.
     """
     options, folder = _complete(options, slope, intercept), Path(folder)
@@ -76,29 +110,63 @@ def export_mesh(
     calibration = None if slope is None else Calibration(slope, intercept, basis, options)
     mineral_mg = calibration.check_mask(ct, mask) if calibration else None
     surface = extract_surface(mask)
-    hexes, hex_bins, hex_material = _build_hex(mask, ct, calibration, options)
-    tets = build_tetrahedra(mask, options["tet_mm"])
-    tet_bins, tet_material = add_tet_materials(tets, ct, calibration, options["points_per_edge"])
+    frame, no_frame = _find_frame(mask, side)
+    models = {
+        "hex": _build_hex(mask, ct, calibration, options),
+        "tet": _build_tet(mask, ct, calibration, options),
+    }
+    cases = [LoadCase(name, **case) for name, case in options["load_cases"].items()]
+    cases = cases if frame and models["hex"][1] else []
+    for mesh, _, _ in models.values():
+        add_load_sets(mesh, frame, cases)
     volume_mm3 = found["volume_mm3"]
+    (hexes, hex_bins, hex_material), (tets, tet_bins, tet_material) = models.values()
     facts = {
         "software": f"hipqct {hipqct.__version__}",
         "frame": "LPS",
         "units": {"length": "mm", "force": "N", "stress": "MPa", "density": "mg/cm3"},
+        "side": side,
         "uncalibrated": calibration is None,
+        "uncalibrated_modulus_mpa": None if calibration else options["uncalibrated_modulus_mpa"],
+        "poissons_ratio": options["poissons_ratio"],
         "mask": found,
+        "anatomy": frame.facts() if frame else None,
+        "no_anatomical_frame": no_frame,
         "surface": surface_facts(surface, volume_mm3),
         "hex": hex_facts(hexes, volume_mm3, hex_bins) | {"material": hex_material},
         "tet": tet_facts(tets, volume_mm3, tet_bins) | {"material": tet_material},
         "material": calibration.facts() | {"mineral_mask_mg": mineral_mg} if calibration else None,
-        "load_cases": {},
+        "load_cases": load_case_facts(cases, frame),
     }
-    gates = check_gates(facts)
-    facts |= {"gates": gates, "flags": [name for name, gate in gates.items() if not gate["passed"]]}
+    facts |= _judge(facts, options)
     write_stl(surface, folder / "surface.stl", f"{facts['software']} surface, mm, LPS")
-    for name, mesh, bins in (("hex", hexes, hex_bins), ("tet", tets, tet_bins)):
-        write_inp(mesh, folder / f"{name}.inp", _header(facts, name), bins, options["poissons_ratio"])
-        write_vtu(mesh, folder / f"{name}.vtu", _cell_arrays(mesh, bins))
+    for name, (mesh, bins, _) in models.items():
+        write_model(name, mesh, bins, facts, options["formats"], folder)
+        write_load_cases(name, mesh, frame, cases, facts, folder)
+    write_picture(hexes, frame, facts, folder / "mesh.png")
     write_json(facts, folder / "mesh.json")
+
+
+def _find_frame(mask: Image, side: str) -> tuple[FemurFrame | None, str]:
+    """The anatomical frame, or None and why there is none: the models are then written without load cases."""
+    try:
+        return find_frame(mask, side), ""
+    except AnatomyError as error:
+        return None, str(error)
+
+
+def _judge(facts: dict, options: dict) -> dict:
+    """Gates and flags; MeshError for a gate that the options make an error."""
+    gates = check_gates(facts, options["gates"])
+    failed = [name for name, gate in gates.items() if not gate["passed"]]
+    for name in failed:
+        if name in options["gate_errors"]:
+            gate = gates[name]
+            raise MeshError(
+                f"gate {name} is not passed: {gate['value']:.4g} where {gate['low']} to {gate['high']} is "
+                "allowed; look at the segmentation, or mend gates and gate_errors in the configuration"
+            )
+    return {"gates": gates, "flags": failed}
 
 
 def _build_hex(mask: Image, ct: Image, calibration: Calibration | None, options: dict):
@@ -112,7 +180,32 @@ def _build_hex(mask: Image, ct: Image, calibration: Calibration | None, options:
         images["youngs_modulus_mpa"] = np.zeros(ct.shape, np.float32)
         images["youngs_modulus_mpa"][mask.array] = calibration.modulus_mpa(ct.array[mask.array])
     mesh = build_hexahedra(mask, images, options["cube_mm"], options["bone_fraction_min"])
-    return mesh, *(add_hex_materials(mesh, calibration) if calibration else (None, None))
+    if calibration:
+        return mesh, *add_hex_materials(mesh, calibration)
+    return mesh, _one_material(mesh, options), None
+
+
+def _build_tet(mask: Image, ct: Image, calibration: Calibration | None, options: dict):
+    """The tetrahedral model with, if calibrated, its material bins and their facts.
+
+    ``beyond_mask: extend`` continues the bone's CT numbers beyond the mask before integrating, so that
+    elements at its edge do not take in the fat and muscle next to it; with ``scan`` they do, as Bonemat's.
+    """
+    mesh = build_tetrahedra(mask, options["tet_mm"])
+    if options["beyond_mask"] == "extend":
+        ct = extend_beyond(ct, mask)
+    bins, material = add_tet_materials(mesh, ct, calibration, options["points_per_edge"])
+    return mesh, bins or _one_material(mesh, options), material
+
+
+def _one_material(mesh: HexMesh | TetMesh, options: dict) -> MaterialBins | None:
+    """The one modulus of an uncalibrated model, if the options give one."""
+    if options["uncalibrated_modulus_mpa"] is None:
+        return None
+    mesh.cell_data["youngs_modulus_mpa"] = np.full(
+        len(mesh.cells), float(options["uncalibrated_modulus_mpa"])
+    )
+    return bin_modulus(mesh.cell_data["youngs_modulus_mpa"], 0)
 
 
 def _complete(options: dict, slope, intercept) -> dict:
@@ -132,51 +225,18 @@ def _complete(options: dict, slope, intercept) -> dict:
             raise SheetError(
                 f"mesh option {name} in the configuration must be {low:g} to {high:g}, got {options[name]}"
             )
-    if options["average"] not in ("density", "modulus"):
-        raise SheetError(f"mesh option average must be density or modulus, got {options['average']}")
+    for name, choices in OPTION_CHOICES.items():
+        if options[name] not in choices:
+            raise SheetError(f"mesh option {name} must be {' or '.join(choices)}, got {options[name]}")
+    for name in options["formats"]:
+        if name not in WRITERS:
+            raise SheetError(f"mesh format {name} is unknown: use {', '.join(WRITERS)} in the configuration")
+    for name, case in options["load_cases"].items():
+        if case["distal"] not in FIXATIONS:
+            raise SheetError(
+                f"mesh option load_cases/{name}/distal must be one of {FIXATIONS}, got {case['distal']}"
+            )
+    for name in (*options["gates"], *options["gate_errors"]):
+        if name not in LIMITS:
+            raise SheetError(f"mesh gate {name} is unknown: use {', '.join(LIMITS)} in the configuration")
     return options
-
-
-def _header(facts: dict, name: str) -> list[str]:
-    """Lines on top of the deck: what it is, units, frame, calibration, laws with their sources."""
-    mesh, shared = facts[name], facts["material"]
-    kinds = {
-        "hex": "voxel hexahedral model of a femur, C3D8",
-        "tet": "quadratic tetrahedral model of a femur, C3D10",
-    }
-    lines = [
-        f"{facts['software']}: {kinds[name]}",
-        "units: mm, N, MPa",
-        "frame: LPS of the scan (x to the left, y to the back, z to the head)",
-        f"{mesh['nodes']} nodes, {mesh['elements']} elements",
-        "flags: " + (", ".join(facts["flags"]) or "none"),
-    ]
-    if name == "hex":
-        size = f"cubes of {mesh['cube_mm']:g} mm, bone fraction at least {mesh['bone_fraction_min']:g}"
-    else:
-        size = (
-            f"edges of about {mesh['size_mm']:g} mm, dihedral angles from {mesh['min_dihedral_deg']:.1f} deg"
-        )
-    lines.insert(3, size)
-    if shared is None:
-        return [*lines, "UNCALIBRATED: the scan has no density calibration, so this deck has no materials"]
-    scan, material = shared["calibration"], mesh["material"]
-    lines.append(f"density mg/cm3 {scan['basis']} = {scan['slope']:.9g} HU + {scan['intercept']:.9g}")
-    for law in [*shared["density_laws"], shared["modulus_law"]]:
-        lines.append(f"law {law['name']}: {law['citation']}; {law['confidence']}")
-    part = "the part of each cube inside the mask" if name == "hex" else "each element"
-    return [
-        *lines,
-        f"mean {shared['average']} over {part}",
-        f"minimum modulus {shared['minimum_modulus_mpa']:g} MPa",
-        f"Poisson's ratio {shared['poissons_ratio']:g}",
-        f"{material['bins']} materials in bins of {100 * shared['bin_width']:g}%, mean of the bin, "
-        f"largest binning error {material['largest_binning_error_percent']:.2f}%",
-    ]
-
-
-def _cell_arrays(mesh: HexMesh | TetMesh, bins: MaterialBins | None) -> dict[str, np.ndarray]:
-    """Cell arrays of the VTU: the mesh's own and the material's number, or the mark ``uncalibrated``."""
-    if bins is None:
-        return mesh.cell_data | {"uncalibrated": np.ones(len(mesh.cells), np.uint8)}
-    return mesh.cell_data | {"material": (bins.bin_of_cell + 1).astype(np.int32)}

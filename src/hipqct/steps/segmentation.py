@@ -55,7 +55,7 @@ def segment_femur(
     Raises:
         ModelError: the model is missing or does not fit the crop, or there is no such device.
     """
-    from hipqct.predict import load_engine
+    from hipqct.engine import load_engine
 
     roi_path, probability_path = Path(roi_path), Path(probability_path)
     models = [read_model(folder) for folder in model_dirs]

@@ -1,0 +1,159 @@
+"""What a training step costs, against the same network written in plain torch with MONAI's loss.
+
+    python benchmarks/bench_training.py [--steps 12] [--patch 112 112 32]
+
+Compact network, two patches per step, Adam, soft Dice plus L2, on synthetic phantoms. Each way runs alone in
+a process of its own: ours as ``hipqct train`` runs it, drawing and augmenting patches meanwhile; the other on
+patches that were drawn before, the best case for it. The first steps, which warm up, do not count. Needs
+torch and monai.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from bench_inference import describe_machine
+
+RESULTS = Path(__file__).parent / "results" / "training.json"
+WARM_UP, BATCH, ALPHA, LEARNING_RATE = 2, 2, 1e-6, 1e-4
+PHANTOMS = 2
+
+
+def load_crops(folder: Path):
+    from hipqct.train import Crop
+
+    return [Crop(path.stem, **np.load(path)) for path in sorted(folder.glob("*.npz"))]
+
+
+def make_recipe(patch: list[int], steps: int):
+    from hipqct.train import Recipe
+
+    return Recipe(patch=tuple(patch), batch=BATCH, steps=steps, alpha=ALPHA, learning_rate=LEARNING_RATE)
+
+
+def run_ours(folder: Path, patch: list[int], steps: int) -> dict:
+    """Seconds per step, the share of them spent waiting for patches, and the last loss."""
+    from hipqct.train import BatchFeed, start_model
+
+    recipe = make_recipe(patch, steps)
+    model = start_model(recipe)
+    with BatchFeed(load_crops(folder), recipe, 0) as feed:
+        for step in range(steps):
+            if step == WARM_UP:
+                started, feed.waited_s = time.perf_counter(), 0.0
+            loss = float(model.train_on_batch(*feed.next())[0])
+        took_s = time.perf_counter() - started
+    return {"step_s": took_s / (steps - WARM_UP), "waiting_share": feed.waited_s / took_s, "loss": loss}
+
+
+def run_torch(folder: Path, patch: list[int], steps: int) -> dict:
+    """The same with torch's own layers and MONAI's Dice loss."""
+    import torch
+    from monai.losses import DiceLoss
+
+    from hipqct.train import draw_batch
+
+    recipe, crops = make_recipe(patch, steps), load_crops(folder)
+    batches = [draw_batch(crops, recipe, step) for step in range(steps)]
+    network = torch_vnet(recipe.network)
+    dice = DiceLoss(batch=True, smooth_nr=1.0, smooth_dr=1.0)
+    optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
+    for step, (inputs, truths) in enumerate(batches):
+        if step == WARM_UP:
+            started = time.perf_counter()
+        x, y = (torch.from_numpy(a).permute(0, 4, 1, 2, 3).contiguous() for a in (inputs, truths))
+        optimizer.zero_grad()
+        kernels = [p for p in network.parameters() if p.ndim == 5]
+        loss = dice(network(x), y) + ALPHA * sum((k**2).sum() for k in kernels)
+        loss.backward()
+        optimizer.step()
+        value = float(loss)
+    return {"step_s": (time.perf_counter() - started) / (steps - WARM_UP), "loss": value}
+
+
+def torch_vnet(config: dict):
+    """The V-Net of `hipqct.vnet` in torch: same filters, kernels, normalisation and dropout."""
+    import torch
+    from torch import nn
+
+    def convolve(inputs, filters, repeats):
+        layers = []
+        for _ in range(repeats):
+            layers += [nn.Conv3d(inputs, filters, 3, padding=1), nn.BatchNorm3d(filters), nn.ReLU()]
+            inputs = filters
+        return nn.Sequential(*layers)
+
+    class VNet(nn.Module):
+        def __init__(self):
+            super().__init__()
+            filters = config["filters"]
+            sizes = zip([1, *filters[:-1]], filters, config["encoder_convolutions"], strict=True)
+            self.down = nn.ModuleList(convolve(*size) for size in sizes)
+            self.up, self.merge = nn.ModuleList(), nn.ModuleList()
+            for filter_, repeats in zip(filters[-2::-1], config["decoder_convolutions"], strict=True):
+                up = nn.ConvTranspose3d(2 * filter_, filter_, 3, 2, padding=1, output_padding=1)
+                self.up.append(nn.Sequential(up, nn.BatchNorm3d(filter_), nn.ReLU()))
+                self.merge.append(convolve(2 * filter_, filter_, repeats))
+            self.dropout, self.last = nn.Dropout(config["dropout"]), nn.Conv3d(filters[0], 1, 1)
+
+        def forward(self, x):
+            skips = []
+            for level, block in enumerate(self.down):
+                x = block(nn.functional.max_pool3d(x, 2) if level else x)
+                skips.append(x)
+            for up, merge, skip in zip(self.up, self.merge, skips[-2::-1], strict=True):
+                x = merge(torch.cat([skip, up(x)], 1))
+            return torch.sigmoid(self.last(self.dropout(x)))
+
+    return VNet()
+
+
+WAYS = {"ours": run_ours, "torch": run_torch}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--patch", type=int, nargs=3, default=[112, 112, 32])
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    from hipqct.phantom.parameters import TRAIN_SEEDS
+    from hipqct.steps.phantom_training import build_crops
+
+    environment = os.environ | {"KERAS_BACKEND": "torch", "OMP_NUM_THREADS": str(options.threads)}
+    measured = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        build_crops(TRAIN_SEEDS[:PHANTOMS], Path(temporary), 1, lambda done, total: None)
+        for way in WAYS:
+            arguments = [way, temporary, str(options.steps), *map(str, options.patch)]
+            command = [sys.executable, __file__, "--worker", *arguments]
+            run = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
+            measured[way] = json.loads(run.stdout.splitlines()[-1])
+            print(way, measured[way], flush=True)
+    result = {
+        "step_s": measured["ours"]["step_s"],
+        "waiting_share": measured["ours"]["waiting_share"],
+        "step_s_torch_monai": measured["torch"]["step_s"],
+        "step_ratio_to_torch_monai": measured["ours"]["step_s"] / measured["torch"]["step_s"],
+        "batch": BATCH,
+        "patch": options.patch,
+        "data": "synthetic",
+        "machine": describe_machine(options.threads),
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"written to {RESULTS}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        way, folder, steps, *patch = sys.argv[2:]
+        print(json.dumps(WAYS[way](Path(folder), [int(n) for n in patch], int(steps))))
+    else:
+        main()

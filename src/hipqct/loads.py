@@ -1,0 +1,96 @@
+"""Load cases of a femur: directions in its anatomical frame, and the node sets that are loaded and held."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hipqct.anatomy import FemurFrame
+from hipqct.errors import MeshError
+from hipqct.mesh import HexMesh, TetMesh
+
+DISTAL_SLAB = "DISTAL_SLAB"
+FIXATIONS = ("clamped", "hinged")
+# Nodes of the head lie within this many radii of its centre.
+HEAD_REACH = 1.3
+
+
+@dataclass(frozen=True)
+class LoadCase:
+    """How a femur is loaded: its head is pushed by a frictionless rigid cap, its distal slab is held.
+
+    The direction of the push lies ``angle_to_shaft_deg`` from the shaft (pointing down), in the plane of
+    neck and shaft turned about the shaft by ``posterior_deg`` to the back: 0 pushes down the shaft, 90
+    straight to the outside.
+
+    Args:
+        name: ``stance`` or ``fall``, or what the user calls it.
+        head_cap_deg: the cap is embedded up to a plane square to the push that cuts the head's sphere at
+            this angle about it: a volume, whose stiffness does not hang on how a mesh draws the surface.
+        contact_depth_mm: the trochanter rests on a frictionless plate square to the push, embedded so deep;
+            0: no plate.
+        distal: ``clamped``: the slab's nodes are held; ``hinged``: the slab is rigid and may turn about the
+            axis through its centroid that is square to shaft and push.
+        displacement_mm: the cap's; the models are linear, so it only scales.
+        source: where angles and fixation come from.
+    """
+
+    name: str
+    angle_to_shaft_deg: float
+    posterior_deg: float
+    head_cap_deg: float
+    contact_depth_mm: float
+    distal: str
+    displacement_mm: float
+    source: str
+
+    @property
+    def head_set(self) -> str:
+        """Name of the set of nodes under the cap."""
+        return f"HEAD_{self.name.upper()}"
+
+    @property
+    def trochanter_set(self) -> str | None:
+        """Name of the set of nodes on the plate, if there is one."""
+        return f"TROCHANTER_{self.name.upper()}" if self.contact_depth_mm else None
+
+
+def push_direction(case: LoadCase, frame: FemurFrame) -> np.ndarray:
+    """Unit vector (LPS) in which the head is pushed."""
+    angle, turn = np.radians([case.angle_to_shaft_deg, case.posterior_deg])
+    outward = np.cos(turn) * frame.lateral + np.sin(turn) * frame.posterior
+    return -np.cos(angle) * frame.shaft_axis + np.sin(angle) * outward
+
+
+def hinge_axis(case: LoadCase, frame: FemurFrame) -> np.ndarray:
+    """Unit vector square to shaft and push."""
+    axis = np.cross(frame.shaft_axis, push_direction(case, frame))
+    if np.linalg.norm(axis) < 1e-6:
+        raise MeshError(f"load case {case.name} pushes along the shaft, so a hinge has no axis: clamp it")
+    return axis / np.linalg.norm(axis)
+
+
+def add_load_sets(mesh: HexMesh | TetMesh, frame: FemurFrame, cases: list[LoadCase]) -> None:
+    """Add the cap's and the plate's node sets of every case to a mesh, apart from the held slab.
+
+    Raises:
+        MeshError: a set would be empty.
+    """
+    free = np.setdiff1d(np.arange(len(mesh.points_mm)), mesh.node_sets[DISTAL_SLAB])
+    points_mm = mesh.points_mm[free]
+    for case in cases:
+        push = push_direction(case, frame)
+        offset_mm = points_mm - frame.head_center_mm
+        on_head = np.linalg.norm(offset_mm, axis=1) < HEAD_REACH * frame.head_radius_mm
+        rim_mm = np.cos(np.radians(case.head_cap_deg)) * frame.head_radius_mm
+        capped = on_head & (-(offset_mm @ push) >= rim_mm)
+        sets = {case.head_set: free[capped]}
+        if case.trochanter_set:
+            outside = ~capped & ((points_mm - frame.neck_center_mm) @ frame.lateral > 0)
+            depth_mm = np.where(outside, points_mm @ push, -np.inf)
+            sets[case.trochanter_set] = free[depth_mm >= depth_mm.max() - case.contact_depth_mm]
+        for name, nodes in sets.items():
+            if not len(nodes):
+                raise MeshError(
+                    f"load case {case.name}: no node for {name}; the head is not where it should be"
+                )
+            mesh.node_sets[name] = nodes

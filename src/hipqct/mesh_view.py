@@ -1,0 +1,131 @@
+"""A picture of a hip's finite-element model: stiffness outside and inside, and its load cases."""
+
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+
+from hipqct.anatomy import FemurFrame
+from hipqct.mesh import HexMesh
+
+# Faces of a C3D8 by its corners, seen from outside counter-clockwise.
+HEX_FACES = np.array([(0, 3, 2, 1), (4, 5, 6, 7), (0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7)])
+COLOURS, PLAIN = "viridis", "#cfcfcf"
+SET_COLOURS = {"HEAD": "#d62728", "TROCHANTER": "#ff7f0e", "DISTAL": "#1f77b4"}
+LIGHT = np.array([0.3, -0.8, 0.5])  # in view coordinates: across, depth (towards the back), up
+AMBIENT = 0.55
+STIFFNESS_RANGE_MPA = (100.0, 20_000.0)
+SCALE_BAR_MM = 20
+ARROW_MM = 25
+PNG_SETTINGS = {"dpi": 110, "metadata": {"Software": "hipqct"}}
+
+
+def draw_model(mesh: HexMesh, frame: FemurFrame | None, cases: dict, title: str) -> Figure:
+    """Draw the voxel model from the front and the back, cut open, and each load case's sets and push.
+
+    Args:
+        mesh: with ``youngs_modulus_mpa`` for stiffness, else ``hu`` is drawn.
+        frame: views lie in the plane of neck and shaft; without one, in the frontal plane of the scan.
+        cases: of mesh.json, by name.
+        title: above the picture.
+    """
+    view = _view(frame)
+    panels = [("front", False, False), ("back", True, False), ("cut through head and shaft", False, True)]
+    figure = Figure(figsize=(3.4 * (len(panels) + len(cases)), 5.4), layout="constrained")
+    axes = figure.subplots(1, len(panels) + len(cases), squeeze=False)[0]
+    values, norm, label = _values(mesh)
+    for ax, (name, from_back, cut) in zip(axes, panels, strict=False):
+        cells = _behind(mesh, frame, view) if cut else np.arange(len(mesh.cells))
+        turned = view * np.array([[-1], [-1], [1]]) if from_back else view
+        _draw(ax, mesh, cells, turned, ScalarMappable(norm, COLOURS).to_rgba(values)[:, :3])
+        ax.set_title(name, fontsize=10)
+    for ax, (name, case) in zip(axes[len(panels) :], cases.items(), strict=True):
+        _draw_case(ax, mesh, view, case, frame)
+        ax.set_title(f"{name}: pushed, held, supported", fontsize=10)
+    _share_scale(axes)
+    _scale_bar(axes[0])
+    figure.colorbar(ScalarMappable(norm, COLOURS), ax=axes, shrink=0.7, label=label, aspect=30)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _view(frame):
+    """Rows: to the right, away from the viewer, and up on the picture; the patient's right is on the left."""
+    if frame is None:
+        return np.eye(3)
+    across = frame.lateral if frame.side == "left" else -frame.lateral
+    return np.stack([across, frame.posterior, frame.shaft_axis])
+
+
+def _values(mesh):
+    if "youngs_modulus_mpa" in mesh.cell_data:
+        values = mesh.cell_data["youngs_modulus_mpa"]
+        return values, LogNorm(*STIFFNESS_RANGE_MPA, clip=True), "Young's modulus (MPa)"
+    values = mesh.cell_data["hu"]
+    return values, Normalize(-100, 1500, clip=True), "mean CT number (HU), no calibration"
+
+
+def _behind(mesh, frame, view):
+    """Cells behind the plane through head and shaft."""
+    middles = mesh.points_mm[mesh.cells].mean(axis=1) @ view[1]
+    level = middles.mean() if frame is None else frame.head_center_mm @ view[1]
+    return np.flatnonzero(middles >= level)
+
+
+def _draw(ax, mesh, cells, view, colours):
+    """Boundary faces of some cells that face the viewer, far ones first."""
+    faces = mesh.cells[cells][:, HEX_FACES].reshape(-1, 4)
+    owner = np.repeat(cells, len(HEX_FACES))
+    _, first, count = np.unique(np.sort(faces, axis=1), axis=0, return_index=True, return_counts=True)
+    outer = first[count == 1]
+    corners = mesh.points_mm[faces[outer]] @ view.T
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 3] - corners[:, 0])
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    seen = normal[:, 1] < -1e-6
+    corners, normal, owner = corners[seen], normal[seen], owner[outer][seen]
+    order = np.argsort(-corners[:, :, 1].mean(axis=1), kind="stable")
+    light = AMBIENT + (1 - AMBIENT) * np.clip(normal @ (LIGHT / np.linalg.norm(LIGHT)), 0, 1)
+    shaded = np.clip(colours[owner] * light[:, None], 0, 1)[order]
+    polygons = corners[order][:, :, [0, 2]]
+    ax.add_collection(PolyCollection(polygons, facecolors=shaded, edgecolors=shaded, linewidths=0.2))
+    ax.autoscale_view()
+    ax.set_aspect("equal")
+    ax.axis("off")
+
+
+def _draw_case(ax, mesh, view, case, frame):
+    """The model in grey with the case's node sets in colour and its push as an arrow."""
+    colours = np.tile(_rgb(PLAIN), (len(mesh.cells), 1))
+    for name in (case["head_set"], case["trochanter_set"], "DISTAL_SLAB"):
+        if name:
+            touched = np.isin(mesh.cells, mesh.node_sets[name]).any(axis=1)
+            colours[touched] = _rgb(SET_COLOURS[name.split("_")[0]])
+    _draw(ax, mesh, np.arange(len(mesh.cells)), view, colours)
+    push = view @ np.array(case["push"])
+    tip = view @ frame.head_center_mm - push * frame.head_radius_mm
+    start = tip - push * ARROW_MM
+    ax.annotate(
+        "", xy=tip[[0, 2]], xytext=start[[0, 2]], arrowprops={"arrowstyle": "-|>", "color": "black", "lw": 2}
+    )
+    ax.plot(*start[[0, 2]], alpha=0)  # the arrow's tail counts for the limits
+    ax.autoscale_view()
+
+
+def _rgb(colour):
+    return np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+
+
+def _share_scale(axes):
+    """The same millimetres per inch, and the same height, in all panels."""
+    limits = np.array([(*ax.get_xlim(), *ax.get_ylim()) for ax in axes])
+    half_mm = (limits[:, 1] - limits[:, 0]).max() / 2
+    for ax, (left, right, _, _) in zip(axes, limits, strict=True):
+        middle = (left + right) / 2
+        ax.set(xlim=(middle - half_mm, middle + half_mm), ylim=(limits[:, 2].min(), limits[:, 3].max()))
+
+
+def _scale_bar(ax):
+    x, y = ax.get_xlim()[0], ax.get_ylim()[0]
+    ax.plot([x, x + SCALE_BAR_MM], [y, y], color="black", linewidth=2)
+    ax.text(x + SCALE_BAR_MM / 2, y, f"{SCALE_BAR_MM} mm", ha="center", va="bottom", fontsize=8)

@@ -1,0 +1,151 @@
+"""Meshes with materials and load cases to the files of a hip's mesh folder."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from hipqct.anatomy import FemurFrame
+from hipqct.io.calculix import write_load_case
+from hipqct.io.fe_formats import WRITERS
+from hipqct.io.files import replace_when_done
+from hipqct.io.meshes import write_inp, write_vtu
+from hipqct.loads import LoadCase, hinge_axis, push_direction
+from hipqct.material import MaterialBins
+from hipqct.mesh import HexMesh, TetMesh
+
+LOAD_CASES = "load_cases"
+
+
+def write_model(
+    name: str,
+    mesh: HexMesh | TetMesh,
+    bins: MaterialBins | None,
+    facts: dict,
+    formats: list[str],
+    folder: Path,
+) -> None:
+    """Write ``{name}.inp``, ``{name}.vtu`` and other formats.
+
+    Args:
+        name: ``hex`` or ``tet``, the model's key in the facts of mesh.json.
+        bins: None writes geometry without materials.
+        formats: keys of `hipqct.io.fe_formats.WRITERS`.
+    """
+    header, ratio = _header(facts, name), facts["poissons_ratio"]
+    write_inp(mesh, folder / f"{name}.inp", header, bins, ratio)
+    for suffix in formats:
+        WRITERS[suffix](mesh, folder / f"{name}.{suffix}", header, bins, ratio)
+    write_vtu(mesh, folder / f"{name}.vtu", _cell_arrays(mesh, bins, facts["uncalibrated"]))
+
+
+def write_picture(mesh: HexMesh, frame: FemurFrame | None, facts: dict, path: Path) -> None:
+    """Draw the voxel model with its load cases (mesh.png)."""
+    from hipqct.mesh_view import PNG_SETTINGS, draw_model
+
+    marks = ["UNCALIBRATED"] if facts["uncalibrated"] else []
+    lines = [
+        f"{facts['side']} femur, {facts['hex']['elements']} cubes of {facts['hex']['cube_mm']:g} mm",
+        *marks,
+    ]
+    flags = ", ".join(facts["flags"]) or "none"
+    figure = draw_model(mesh, frame, facts["load_cases"], f"{'; '.join(lines)}; flags: {flags}")
+    with replace_when_done(path) as temporary:
+        figure.savefig(temporary, **PNG_SETTINGS)
+
+
+def write_load_cases(
+    name: str, mesh: HexMesh | TetMesh, frame: FemurFrame, cases: list[LoadCase], facts: dict, folder: Path
+) -> None:
+    """Write ``load_cases/{name}_{case}.inp`` for every load case; the folder is there even without."""
+    (folder / LOAD_CASES).mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        push = push_direction(case, frame)
+        hinge = hinge_axis(case, frame) if case.distal == "hinged" else None
+        header = [*_header(facts, name), *_case_lines(case, push, hinge, frame)]
+        path = folder / LOAD_CASES / f"{name}_{case.name}.inp"
+        write_load_case(mesh, path, f"../{name}.inp", case, push, hinge, header)
+
+
+def load_case_facts(cases: list[LoadCase], frame: FemurFrame) -> dict:
+    """Every load case with its directions and sets, for mesh.json."""
+    return {
+        case.name: asdict(case)
+        | {
+            "push": push_direction(case, frame).tolist(),
+            "hinge": hinge_axis(case, frame).tolist() if case.distal == "hinged" else None,
+            "head_set": case.head_set,
+            "trochanter_set": case.trochanter_set,
+        }
+        for case in cases
+    }
+
+
+def _case_lines(case: LoadCase, push, hinge, frame: FemurFrame) -> list[str]:
+    axes = "the shaft's own" if frame.shaft_length_mm else "the scan's, for want of 20 mm of shaft"
+    held = "held" if hinge is None else "rigid, free to turn about {:.6f} {:.6f} {:.6f}".format(*hinge)
+    lines = [
+        f"load case {case.name}: {case.source}",
+        f"push {case.angle_to_shaft_deg:g} deg from the shaft (downwards), plane of neck and shaft turned "
+        f"{case.posterior_deg:g} deg to the back: {push[0]:.6f} {push[1]:.6f} {push[2]:.6f}",
+        f"shaft axis: {axes}",
+        f"{case.head_set}: frictionless rigid cap, {case.head_cap_deg:g} deg about the push, moved by "
+        f"{case.displacement_mm:g} mm; the force is the sum of its reactions",
+        f"DISTAL_SLAB: {held}",
+    ]
+    if case.trochanter_set:
+        lines.append(
+            f"{case.trochanter_set}: frictionless plate square to the push, surface within "
+            f"{case.contact_depth_mm:g} mm of the farthest"
+        )
+    return lines
+
+
+def _header(facts: dict, name: str) -> list[str]:
+    """Lines on top of the deck: what it is, units, frame, calibration, laws with their sources."""
+    mesh, shared = facts[name], facts["material"]
+    kinds = {
+        "hex": "voxel hexahedral model of a femur, C3D8",
+        "tet": "quadratic tetrahedral model of a femur, C3D10",
+    }
+    lines = [
+        f"{facts['software']}: {kinds[name]}",
+        "units: mm, N, MPa",
+        "frame: LPS of the scan (x to the left, y to the back, z to the head)",
+        f"{mesh['nodes']} nodes, {mesh['elements']} elements",
+        "flags: " + (", ".join(facts["flags"]) or "none"),
+    ]
+    if name == "hex":
+        size = f"cubes of {mesh['cube_mm']:g} mm, bone fraction at least {mesh['bone_fraction_min']:g}"
+    else:
+        size = (
+            f"edges of about {mesh['size_mm']:g} mm, dihedral angles from {mesh['min_dihedral_deg']:.1f} deg"
+        )
+    lines.insert(3, size)
+    if shared is None:
+        modulus_mpa = facts["uncalibrated_modulus_mpa"]
+        materials = f"one modulus of {modulus_mpa:g} MPa for all" if modulus_mpa else "no materials"
+        return [*lines, f"UNCALIBRATED: the scan has no density calibration, so this deck has {materials}"]
+    scan, material = shared["calibration"], mesh["material"]
+    lines.append(f"density mg/cm3 {scan['basis']} = {scan['slope']:.9g} HU + {scan['intercept']:.9g}")
+    for law in [*shared["density_laws"], shared["modulus_law"]]:
+        lines.append(f"law {law['name']}: {law['citation']}; {law['confidence']}")
+    part = "the part of each cube inside the mask" if name == "hex" else "each element"
+    return [
+        *lines,
+        f"mean {shared['average']} over {part}",
+        f"minimum modulus {shared['minimum_modulus_mpa']:g} MPa",
+        f"Poisson's ratio {shared['poissons_ratio']:g}",
+        f"{material['bins']} materials in bins of {100 * shared['bin_width']:g}%, mean of the bin, "
+        f"largest binning error {material['largest_binning_error_percent']:.2f}%",
+    ]
+
+
+def _cell_arrays(mesh: HexMesh | TetMesh, bins: MaterialBins | None, uncalibrated: bool) -> dict:
+    """Cell arrays of the VTU: the mesh's own, the material's number, and the mark ``uncalibrated``."""
+    arrays = dict(mesh.cell_data)
+    if uncalibrated:
+        arrays["uncalibrated"] = np.ones(len(mesh.cells), np.uint8)
+    if bins is not None:
+        arrays["material"] = (bins.bin_of_cell + 1).astype(np.int32)
+    return arrays

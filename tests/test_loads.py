@@ -1,0 +1,63 @@
+"""Load cases: directions by the anatomy, sets on the bone they mean."""
+
+import numpy as np
+import pytest
+from perturbations import femur
+
+from hipqct.anatomy import find_frame
+from hipqct.errors import MeshError
+from hipqct.hexahedra import build_hexahedra
+from hipqct.loads import DISTAL_SLAB, LoadCase, add_load_sets, hinge_axis, push_direction
+from hipqct.tetrahedra import build_tetrahedra
+
+
+def case(name="fall", angle=100.0, turn=15.0, depth_mm=6.0, distal="hinged") -> LoadCase:
+    return LoadCase(name, angle, turn, 40.0, depth_mm, distal, 1.0, "a test")
+
+
+STANCE = case("stance", 20.0, 0.0, 0.0, "clamped")
+
+
+@pytest.fixture(scope="module")
+def frame():
+    return find_frame(femur(), "left")
+
+
+def test_pushes_have_the_angles_they_are_named_by(frame):
+    assert push_direction(STANCE, frame) @ -frame.shaft_axis == pytest.approx(np.cos(np.radians(20)))
+    assert push_direction(STANCE, frame) @ frame.posterior == pytest.approx(0)
+    fall = push_direction(case(), frame)
+    assert np.linalg.norm(fall) == pytest.approx(1)
+    assert fall @ frame.shaft_axis == pytest.approx(np.sin(np.radians(10)))  # the knee is off the ground
+    assert np.arctan2(fall @ frame.posterior, fall @ frame.lateral) == pytest.approx(np.radians(15))
+
+
+def test_a_hinge_is_square_to_shaft_and_push(frame):
+    axis = hinge_axis(case(), frame)
+    assert [axis @ frame.shaft_axis, axis @ push_direction(case(), frame)] == pytest.approx([0, 0], abs=1e-9)
+    with pytest.raises(MeshError, match="along the shaft"):
+        hinge_axis(case(angle=0.0), frame)
+
+
+@pytest.mark.parametrize("build", [lambda m: build_hexahedra(m, {}, 4.0), lambda m: build_tetrahedra(m, 5.0)])
+def test_sets_lie_where_they_should_and_apart(frame, build):
+    mesh = build(femur())
+    add_load_sets(mesh, frame, [STANCE, case()])
+    sets = {name: set(nodes.tolist()) for name, nodes in mesh.node_sets.items()}
+    for name in ("HEAD_STANCE", "HEAD_FALL", "TROCHANTER_FALL"):
+        assert sets[name] and not sets[name] & sets[DISTAL_SLAB]
+    assert not sets["HEAD_FALL"] & sets["TROCHANTER_FALL"]
+    push = push_direction(case(), frame)
+    cap_mm, plate_mm = (mesh.points_mm[mesh.node_sets[name]] for name in ("HEAD_FALL", "TROCHANTER_FALL"))
+    rim_mm = frame.head_radius_mm * np.cos(np.radians(40))
+    assert ((cap_mm - frame.head_center_mm) @ push <= -rim_mm + 1e-9).all()
+    assert np.ptp(plate_mm @ push) <= 6.0
+    assert (plate_mm @ push).min() > (cap_mm @ push).max()
+    assert "TROCHANTER_STANCE" not in sets
+
+
+def test_a_head_that_is_not_there_is_told(frame):
+    mesh = build_hexahedra(femur(), {}, 4.0)
+    mesh.points_mm[:] += 500.0
+    with pytest.raises(MeshError, match="HEAD_STANCE"):
+        add_load_sets(mesh, frame, [STANCE])

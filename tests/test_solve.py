@@ -1,0 +1,159 @@
+"""Models of a femur are solved, and what is found is in balance and symmetric."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from perturbations import COARSE, femur
+
+from hipqct.errors import SolverError
+from hipqct.image import Image
+from hipqct.io.calculix import read_results
+from hipqct.io.images import write_image
+from hipqct.io.meshes import read_vtu
+from hipqct.steps.mesh import export_mesh
+from hipqct.steps.solve import solution_columns, solve_mesh
+
+CRITERION = {
+    "measure": "effective",
+    "tension": 0.007,
+    "compression": 0.007,
+    "volume_percent": 2,
+    "apart_mm": 9,
+}
+OPTIONS = {"cube_mm": 5.0, "tet_mm": 8.0, "points_per_edge": 2, "gates": COARSE}
+needs_ccx = pytest.mark.skipif(shutil.which("ccx") is None, reason="CalculiX (ccx) is not installed")
+
+
+def export(mask: Image, folder, side="left", **calibration):
+    """A mesh folder of a femur whose density rises towards its surface."""
+    depth = np.minimum(np.cumsum(mask.array, axis=2), 12)
+    hu = np.where(mask.array, 150 + 60 * depth, -60).astype(np.int16)
+    write_image(mask, folder / "mask.nii.gz")
+    write_image(mask.with_array(hu), folder / "ct.nii.gz")
+    paths = (folder / "mask.nii.gz", folder / "ct.nii.gz", folder / "mesh")
+    export_mesh(*paths, side, OPTIONS, **calibration)
+    return folder / "mesh"
+
+
+def solve(mesh_folder, model="hex", cases=("stance", "fall"), **changes) -> dict:
+    out = mesh_folder.parent / f"solution-{model}"
+    solve_mesh(mesh_folder, out, list(cases), model, CRITERION | changes, 10, 1)
+    return json.loads((out / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory):
+    return export(femur(), tmp_path_factory.mktemp("left"), slope=0.8, intercept=0.0)
+
+
+@needs_ccx
+def test_both_load_cases_are_solved_in_balance(left):
+    summary = solve(left)
+    assert set(summary["cases"]) == {"stance", "fall"} and summary["not_solved"] == ""
+    for name, case in summary["cases"].items():
+        assert case["reaction_balance"] < 1e-5
+        assert case["stiffness_n_mm"] > 100
+        assert 0 < case["failure_load_n"] < 1e5
+        mesh = read_vtu(left.parent / "solution-hex" / f"{name}.vtu")
+        push = np.array(json.loads((left / "mesh.json").read_text())["load_cases"][name]["push"])
+        moved_mm = mesh.cell_data  # cell arrays only; displacements are point data
+        assert {"principal_strains", "energy_density_mpa", "share_of_limit"} <= set(moved_mm)
+        volumes_mm3 = 125.0
+        energy_mj = float((mesh.cell_data["energy_density_mpa"] * volumes_mm3).sum())
+        # Strains at centroids leave out what bends within a cube.
+        assert 0.8 * case["work_mj"] < energy_mj < case["work_mj"]
+        assert np.linalg.norm(push) == pytest.approx(1)
+
+
+@needs_ccx
+def test_a_mirrored_subject_is_as_stiff(left, tmp_path):
+    mask = femur()
+    mirrored = Image(mask.array[::-1], mask.spacing_mm, mask.origin_mm)
+    right = solve(export(mirrored, tmp_path, "right", slope=0.8, intercept=0.0))
+    for name, case in solve(left)["cases"].items():
+        other = right["cases"][name]
+        assert other["stiffness_n_mm"] == pytest.approx(case["stiffness_n_mm"], rel=1e-3)
+        assert other["failure_load_n"] == pytest.approx(case["failure_load_n"], rel=1e-3)
+
+
+@needs_ccx
+def test_tetrahedra_and_cubes_agree_roughly_even_when_coarse(left):
+    hexes, tets = (solve(left, model)["cases"]["stance"] for model in ("hex", "tet"))
+    assert tets["stiffness_n_mm"] == pytest.approx(hexes["stiffness_n_mm"], rel=0.3)
+
+
+@needs_ccx
+def test_failure_load_scales_with_the_limit(left):
+    low, high = (solve(left, cases=["stance"], tension=t)["cases"]["stance"] for t in (0.007, 0.014))
+    assert high["failure_load_n"] == pytest.approx(2 * low["failure_load_n"])
+
+
+def test_a_scan_without_calibration_says_why_nothing_was_solved(tmp_path):
+    mesh_folder = export(femur(), tmp_path)
+    summary = solve(mesh_folder)
+    assert summary["cases"] == {} and "calibration" in summary["not_solved"]
+    assert not list((mesh_folder / "load_cases").iterdir())
+    assert solution_columns(mesh_folder.parent / "solution-hex", mesh_folder / "mesh.json") == {}
+
+
+def test_one_modulus_for_an_uncalibrated_scan_is_marked_everywhere(tmp_path):
+    mask = femur()
+    write_image(mask, tmp_path / "mask.nii.gz")
+    write_image(mask.with_array(np.zeros(mask.shape, np.int16)), tmp_path / "ct.nii.gz")
+    options = OPTIONS | {"uncalibrated_modulus_mpa": 5000.0}
+    export_mesh(tmp_path / "mask.nii.gz", tmp_path / "ct.nii.gz", tmp_path, "left", options)
+    for name in ("hex.inp", "tet.inp", "load_cases/hex_stance.inp", "load_cases/tet_fall.inp"):
+        assert "UNCALIBRATED: the scan has no density calibration" in (tmp_path / name).read_text()
+    assert "5000, 0.3" in (tmp_path / "hex.inp").read_text()
+    assert (read_vtu(tmp_path / "hex.vtu").cell_data["youngs_modulus_mpa"] == 5000).all()
+    assert json.loads((tmp_path / "mesh.json").read_text())["flags"] == ["uncalibrated"]
+
+
+def test_the_decks_headers_tell_angles_fixation_and_source(left):
+    text = (left / "load_cases/hex_fall.inp").read_text()
+    for words in (
+        "*INCLUDE, INPUT=../hex.inp",
+        "load case fall",
+        "15 deg",
+        "free to turn",
+        "rigid",
+        "mm, N, MPa",
+        "Keyak",
+    ):
+        assert words in text, words
+    facts = json.loads((left / "mesh.json").read_text())
+    assert facts["load_cases"]["fall"]["angle_to_shaft_deg"] == 100
+    assert facts["hex"]["node_sets"]["HEAD_FALL"] > 0
+
+
+def test_a_missing_solver_is_one_sentence(left, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SolverError, match="calculix-ccx"):
+        solve(left)
+
+
+@needs_ccx
+def test_a_deck_that_cannot_be_solved_is_told(left, tmp_path):
+    folder = tmp_path / "mesh"
+    shutil.copytree(left, folder)
+    deck = folder / "load_cases/hex_stance.inp"
+    deck.write_text(deck.read_text().replace("HEAD_STANCE, 1, 1", "NO_SUCH_SET, 1, 1"))
+    with pytest.raises(SolverError, match="hex_stance"):
+        solve(folder)
+    assert not list((tmp_path / "solution-hex").glob("summary.json"))
+
+
+def test_results_of_an_older_mesh_do_not_count(left, tmp_path):
+    solution = tmp_path / "solution"
+    solution.mkdir()
+    case = {"stiffness_n_mm": 1.0, "failure_load_n": 2.0}
+    (solution / "summary.json").write_text(json.dumps({"mesh_sha256": "another", "cases": {"fall": case}}))
+    assert solution_columns(solution, left / "mesh.json") == {}
+
+
+def test_results_that_break_off_are_told(tmp_path):
+    (tmp_path / "job.dat").write_text("\n")
+    with pytest.raises(SolverError, match="no results"):
+        read_results(tmp_path / "job.dat")

@@ -1,0 +1,63 @@
+"""Strains of known displacement fields, and the loads at which criteria are met."""
+
+import numpy as np
+import pytest
+from perturbations import femur
+from test_ccx import bar, tet_bar
+
+from hipqct.mesh import hex_volumes_mm3
+from hipqct.strains import Criterion, element_strains, energy_density_mpa, failure_factor, utilisation
+from hipqct.tetrahedra import build_tetrahedra
+
+PRINCIPAL = Criterion("principal", 0.0073, 0.0104, 0, 0)
+EFFECTIVE = Criterion("effective", 0.007, 0.007, 2, 0)
+
+
+@pytest.mark.parametrize("mesh", [bar(), tet_bar()], ids=["hex", "tet"])
+def test_a_linear_field_gives_its_symmetric_gradient_everywhere(mesh):
+    gradient = np.array([[1.0, 2.0, -3.0], [0.5, -1.0, 0.2], [0.0, 0.7, 2.0]]) * 1e-3
+    strains = element_strains(mesh, mesh.points_mm @ gradient.T)
+    assert np.allclose(strains, (gradient + gradient.T) / 2, atol=1e-12)
+
+
+def test_turning_without_deforming_strains_nothing():
+    mesh = build_tetrahedra(femur(), 8.0)
+    spin = np.array([[0, -1, 2], [1, 0, -0.5], [-2, 0.5, 0]]) * 1e-3
+    assert np.abs(element_strains(mesh, mesh.points_mm @ spin.T)).max() < 1e-12
+
+
+def test_a_quadratic_field_has_its_slope_at_the_centroid():
+    """u_z = z^2: strain 2z, which quadratic elements hold exactly."""
+    mesh = tet_bar()
+    displacement_mm = np.zeros_like(mesh.points_mm)
+    displacement_mm[:, 2] = mesh.points_mm[:, 2] ** 2
+    centroids = mesh.points_mm[mesh.cells[:, :4]].mean(axis=1)
+    assert np.allclose(element_strains(mesh, displacement_mm)[:, 2, 2], 2 * centroids[:, 2])
+
+
+def test_energy_of_uniaxial_stress_is_half_stress_times_strain():
+    strain, ratio, modulus_mpa = 2e-3, 0.3, 15_000.0
+    tensor = np.diag([-ratio * strain, -ratio * strain, strain])[None]
+    energy_mpa = energy_density_mpa(tensor, np.array([modulus_mpa]), ratio)
+    assert energy_mpa[0] == pytest.approx(modulus_mpa * strain**2 / 2)
+    assert utilisation(tensor, np.array([modulus_mpa]), ratio, EFFECTIVE)[0] == pytest.approx(strain / 0.007)
+
+
+def test_tension_and_compression_have_their_own_limits():
+    pulled, pressed = np.diag([0, 0, 0.0073]), np.diag([0, 0, -0.0104])
+    used = utilisation(np.stack([pulled, pressed, pressed / 2]), np.ones(3), 0.3, PRINCIPAL)
+    assert used == pytest.approx([1, 1, 0.5])
+
+
+def test_failure_comes_when_the_share_of_volume_is_beyond():
+    used, volumes_mm3 = np.array([4.0, 2.0, 1.0, 0.5]), np.array([1.0, 1.0, 8.0, 90.0])
+    every = np.ones(4, bool)
+    assert failure_factor(used, volumes_mm3, every, PRINCIPAL) == (0.25, 0)
+    # 2 % of 100 mm3 are beyond once the third element gets there.
+    assert failure_factor(used, volumes_mm3, every, EFFECTIVE) == (1.0, 2)
+    assert failure_factor(used, volumes_mm3, np.array([0, 0, 1, 1], bool), PRINCIPAL) == (1.0, 2)
+
+
+def test_cubes_have_their_volume():
+    mesh = bar()
+    assert np.allclose(hex_volumes_mm3(mesh.points_mm, mesh.cells), 27.0)
