@@ -250,7 +250,9 @@ PERTURBATIONS = [
         for angles in ((10, 0, 0), (0, -12, 5), (5, 8, 20))
     ],
     Perturbation("the head alone", lambda m: _part(m, 0.6, 1.0), _must("below_head_mm"), allowed=ANATOMY),
-    Perturbation("the shaft alone", lambda m: _part(m, 0.0, 0.3), _must(), allowed=ANATOMY | ROUGH),
+    Perturbation(
+        "the shaft alone", lambda m: _part(m, 0.0, 0.3), _must("below_head_mm"), allowed=ANATOMY | ROUGH
+    ),
     Perturbation("nothing", lambda m: _only(m), refused="empty"),
     Perturbation("everything", lambda m: _with(m, np.ones(m.shape)), refused="whole image"),
     Perturbation("one voxel", lambda m: _only(m, (20, 20, 10)), refused="thin|thick"),

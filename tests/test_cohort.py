@@ -8,6 +8,7 @@ import pytest
 from cohort_factory import Hip, Results, cohort
 
 from hipqct.cohort import SUBJECT_COLUMNS, TEXT_COLUMNS
+from hipqct.io.files import hash_file, write_json
 from hipqct.io.tables import read_table, write_table
 from hipqct.progress import chain_status_by_times
 from hipqct.steps.cohort import aggregate_cohort
@@ -144,3 +145,52 @@ def test_tables_read_back_as_they_were(tmp_path):
     assert back["reason"].tolist()[0] == "two lines and a tab"
     assert back["reason"].isna().tolist() == [False, True, False]
     np.testing.assert_allclose(back["volume_mm3"], table["volume_mm3"], rtol=1e-7)
+
+
+def solve(study, subject: str, mesh_sha256: str = "", **cases: float) -> None:
+    """Leave a hip's solved load cases, by default of the mesh that is there."""
+    hip = study.results / "subjects" / subject / "left"
+    numbers = {name: {"stiffness_n_mm": n, "failure_load_n": 2 * n} for name, n in cases.items()}
+    sha256 = mesh_sha256 or hash_file(hip / "mesh/mesh.json")
+    write_json({"mesh_sha256": sha256, "cases": numbers}, hip / "solution/summary.json")
+
+
+def test_solved_load_cases_have_columns_also_the_users_own(tmp_path):
+    def change(study):
+        solve(study, "S001", stance=1000.0, fall=800.0)
+        solve(study, "S002", stance=1100.0, stairs=700.0)
+
+    rows = aggregate(tmp_path, cohort(3), change).table("subjects")
+    assert [row["stance_stiffness_n_mm"] for row in rows] == ["1000", "1100", ""]
+    assert [row["fall_failure_load_n"] for row in rows] == ["1600", "", ""]
+    assert [row["stairs_stiffness_n_mm"] for row in rows] == ["", "700", ""]
+    assert list(rows[0])[-1] == "flags"
+
+
+def test_a_solution_of_an_older_mesh_does_not_count(tmp_path):
+    study = aggregate(tmp_path, cohort(1), lambda s: solve(s, "S001", "of another mesh", fall=800.0))
+    assert study.table("subjects")[0]["fall_stiffness_n_mm"] == ""
+
+
+def test_a_hip_whose_model_was_not_solved_is_done_and_named(tmp_path):
+    def change(study):
+        solve(study, "S001", fall=800.0)
+        study.fail("solve_mesh", "S001.left", "CalculiX failed on hex_fall.inp.")
+
+    study = aggregate(tmp_path, cohort(2), change)
+    assert [row["status"] for row in study.table("subjects")] == ["done", "done"]
+    (failure,) = study.table("failures")
+    assert (failure["subject"], failure["step"]) == ("S001", "solve_mesh")
+    assert study.table("subjects")[0]["fall_stiffness_n_mm"] == ""  # not what an older run found
+    assert not (study.results / "subjects/S001/left/solution").exists()
+    assert not (study.cohort / "summary.json").exists()
+
+
+def test_a_run_that_solves_nothing_leaves_out_what_earlier_ones_found(tmp_path):
+    def change(study):
+        solve(study, "S001", fall=800.0)
+        study.fail("solve_mesh", "S002.left", "CalculiX failed on hex_fall.inp.")
+
+    study = aggregate(tmp_path, cohort(2), change, solving=False)
+    assert study.table("failures") == [] and (study.cohort / "summary.json").exists()
+    assert study.table("subjects")[0]["fall_stiffness_n_mm"] == ""

@@ -97,7 +97,7 @@ def test_warnings_of_libraries_are_logged(job):
 def test_after_failures_the_cohort_is_written_from_the_rest(tmp_path):
     study = Results(tmp_path, [Hip("A"), Hip("B")])
     study.fail("import_scan", "A", "Slice 5 is cut short.")
-    finish_cohort(study.sheet, study.results, study.cohort)
+    finish_cohort(study.sheet, study.results, study.cohort, True)
     assert [row["status"] for row in study.table("subjects")] == ["failed", "done"]
     assert (study.cohort / "figures/measures.svg").exists()
     assert "Slice 5 is cut short." in (study.cohort / "report.html").read_text()

@@ -21,7 +21,7 @@ SHELL = (0.85, 1.15)
 # Round the neck's axis there is no head surface.
 NECK_CONE_DEG = 65.0
 FIT_ROUNDS = 8
-FEWEST_POINTS = 200
+FEWEST_POINTS = 60
 # A neck leaves the head downwards and to the side; where the search for it starts.
 FIRST_NECK_SHAFT_DEG = 128.0
 # Where the neck may be narrowest, as distances from the head's centre in head radii, and how wide its

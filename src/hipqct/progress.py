@@ -1,5 +1,6 @@
 """How far the workflow has come with one hip, judged from the files that stand in the results."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,14 +44,14 @@ CHAIN = (
         "export_mesh",
         "{side}/mesh/mesh.json",
         "threshold_bone",
-        tuple(f"{{side}}/mesh/{name}" for name in MESH_FILES),
+        tuple(f"{{side}}/mesh/{name}" for name in (*MESH_FILES, "load_cases")),
     ),
     Step("draw_qc", "{side}/qc.png", "measure_volume"),
 )
 # A phantom of the workflow's own is made before its import; only a failure of these tells something.
 BEFORE = ("make_phantom", "write_phantom_dicom")
 # Judged by themselves: a hip whose model was not solved is done all the same.
-SOLUTION = Step("solve_mesh", "{side}/solution/summary.json", "export_mesh")
+SOLUTION = Step("solve_mesh", "{side}/solution", "export_mesh")
 EVALUATION = Step("evaluate_mask", "{side}/evaluation.json", "threshold_bone")
 
 
@@ -131,7 +132,7 @@ def remove_results_after(results_dir, subject: str, side: str, failed: str) -> N
             gone.add(step.name)
             for name in (step.output, *step.besides):
                 path = Path(results_dir) / "subjects" / subject / name.format(side=side)
-                path.unlink(missing_ok=True)
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _steps(with_reference: bool) -> tuple[Step, ...]:

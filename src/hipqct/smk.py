@@ -49,7 +49,7 @@ def _start_logging(log_path: Path):
     logging.captureWarnings(True)
 
 
-def finish_cohort(sheet_path, results_dir, cohort_dir):
+def finish_cohort(sheet_path, results_dir, cohort_dir, solving: bool):
     """Write the cohort's tables, figures and report from the hips that are complete, after some failed.
 
     Called by the Snakefile's ``onerror``, where the rules of the cohort could not run for want of all inputs.
@@ -60,6 +60,6 @@ def finish_cohort(sheet_path, results_dir, cohort_dir):
 
     cohort_dir = Path(cohort_dir)
     (cohort_dir / "summary.json").unlink(missing_ok=True)
-    aggregate_cohort(sheet_path, results_dir, cohort_dir, chain_status_by_times)
+    aggregate_cohort(sheet_path, results_dir, cohort_dir, solving, chain_status_by_times)
     draw_figures(cohort_dir / "subjects.tsv", cohort_dir / "figures")
     write_report(cohort_dir, results_dir, cohort_dir / "report.html")

@@ -1,6 +1,7 @@
 """The real workflow on four small synthetic subjects, one of them with a truncated slice."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -49,7 +50,13 @@ def test_every_promised_file_of_a_good_subject_is_there(study):
         assert 30_000 < volume["volume_mm3"] < 300_000
         evaluation = json.loads(study.path(subject, "evaluation.json").read_text())
         assert evaluation["dice"] > 0.8  # coarse pixels: the real measure is the demo's
+        assert study.path(subject, "mesh/load_cases/hex_fall.inp").exists()
     assert (study.folder / "results/cohort/report.html").exists()
+    solved = [row["fall_stiffness_n_mm"] for row in study.table("subjects") if row["subject"] in GOOD]
+    if shutil.which("ccx"):
+        assert all(float(stiffness) > 100 for stiffness in solved)
+    else:
+        assert solved == [""] * 3 and "CalculiX (ccx) is not installed" in study.first_run.stderr
     assert {row["cohort"]: row["n"] for row in study.table("segmentation")} == {
         "all": "3",
         "male": "2",

@@ -26,6 +26,7 @@ rule aggregate_cohort:
     resources:
         mem_mb=2000,
     params:
+        solving=SOLVING,
         revision=revisions.AGGREGATE_COHORT,
     message:
         "Write the cohort's tables."

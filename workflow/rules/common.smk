@@ -106,4 +106,4 @@ def report_failures(workflow):
     interrupted = getattr(workflow.scheduler, "_user_kill", None)
     wanted = any(job.rule.name == "aggregate_cohort" for job in workflow.dag.jobs)
     if (wanted or os.path.exists("results/cohort")) and not interrupted:
-        finish_cohort(config["samples"], "results", "results/cohort")
+        finish_cohort(config["samples"], "results", "results/cohort", SOLVING)

@@ -6,4 +6,5 @@ from hipqct.smk import step
 from hipqct.steps.cohort import aggregate_cohort
 
 with step(snakemake):
-    aggregate_cohort(snakemake.input.sheet, "results", Path(snakemake.output.subjects).parent)
+    folder = Path(snakemake.output.subjects).parent
+    aggregate_cohort(snakemake.input.sheet, "results", folder, snakemake.params.solving)

@@ -17,12 +17,14 @@ from hipqct.io.files import read_json, replace_when_done, write_json
 from hipqct.io.tables import read_table, write_table
 from hipqct.progress import SOLUTION, chain_status, remove_results_after, solution_failure
 from hipqct.sheet import Subject, read_sheet
-from hipqct.steps.solve import solution_columns
+from hipqct.steps.solve import read_solution
 
 log = logging.getLogger(__name__)
 
 
-def aggregate_cohort(sheet_path, results_dir, cohort_dir, status_of=chain_status) -> None:
+def aggregate_cohort(
+    sheet_path, results_dir, cohort_dir, solving: bool = True, status_of=chain_status
+) -> None:
     """Write subjects.tsv, segmentation.tsv, volume_agreement.tsv, failures.tsv; summary.json if none failed.
 
     Every hip of the sheet has its row, whether done, failed or excluded; only those that are done count in
@@ -31,6 +33,7 @@ def aggregate_cohort(sheet_path, results_dir, cohort_dir, status_of=chain_status
     Args:
         sheet_path: the sample sheet; results_dir: the workflow's results folder.
         cohort_dir: where the tables are written.
+        solving: whether this run solves finite-element models; else what earlier ones found is left out.
         status_of: judges a hip, see `hipqct.progress`.
     """
     results_dir, cohort_dir = Path(results_dir), Path(cohort_dir)
@@ -46,10 +49,11 @@ def aggregate_cohort(sheet_path, results_dir, cohort_dir, status_of=chain_status
             failures.append({"subject": subject.subject, "side": side, "step": step, "reason": reason})
         else:
             hip |= _read_results(results_dir, subject, side)
-            if reason := solution_failure(results_dir, subject.subject, side):
-                failures.append(
-                    {"subject": subject.subject, "side": side, "step": SOLUTION.name, "reason": reason}
-                )
+            if solving and (reason := solution_failure(results_dir, subject.subject, side)):
+                failed = {"subject": subject.subject, "side": side, "step": SOLUTION.name, "reason": reason}
+                failures.append(failed)
+            elif solving:
+                hip |= read_solution(results_dir / "subjects" / subject.subject / side)
     subjects = subject_table(hips)
     tables = {
         "subjects": subjects,
@@ -86,10 +90,9 @@ def _read_results(results_dir: Path, subject: Subject, side: str) -> dict:
     parts = [read_json(folder / "volume.json")]
     if side in subject.reference:
         parts.append(read_json(folder / "evaluation.json"))
-    flags, mesh_path = [], folder / "mesh" / "mesh.json"
-    for part in (*parts, read_json(mesh_path)):
+    flags = []
+    for part in (*parts, read_json(folder / "mesh" / "mesh.json")):
         flags += part.get("flags", [])
-    parts.append(solution_columns(folder / "solution", mesh_path))
     return {key: value for part in parts for key, value in part.items()} | {
         "flags": list(dict.fromkeys(flags))
     }

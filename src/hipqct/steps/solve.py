@@ -71,13 +71,13 @@ def solve_mesh(
     write_json(summary, folder / SUMMARY)
 
 
-def solution_columns(folder, mesh_facts_path) -> dict:
+def read_solution(hip_folder) -> dict:
     """A solved hip's numbers for the cohort's table; none where the solution belongs to an older mesh."""
-    path = Path(folder) / SUMMARY
+    path = Path(hip_folder) / "solution" / SUMMARY
     if not path.is_file():
         return {}
     summary = read_json(path)
-    if summary["mesh_sha256"] != hash_file(mesh_facts_path):
+    if summary["mesh_sha256"] != hash_file(Path(hip_folder) / "mesh" / "mesh.json"):
         return {}
     return {
         f"{name}_{key}": case[key]
