@@ -65,10 +65,10 @@ def solve_bar(mesh, folder: Path) -> float:
     return abs(force_n / WIDTH_MM**2 / STRAIN / MODULUS_MPA - 1)
 
 
-def stiffness(mesh, frame, folder: Path) -> dict[str, float]:
+def stiffness(mesh, frame, surface, folder: Path) -> dict[str, float]:
     """Stiffness (N/mm) of a model of one modulus in the shipped load cases."""
     cases = [LoadCase(name, **case) for name, case in DEFAULT_OPTIONS["load_cases"].items()]
-    add_load_sets(mesh, frame, cases)
+    add_load_sets(mesh, frame, cases, surface)
     folder.mkdir()
     write_inp(
         mesh, folder / "mesh.inp", ["femur"], bin_modulus(np.full(len(mesh.cells), MODULUS_MPA), 0), POISSON
@@ -89,18 +89,18 @@ def stiffness(mesh, frame, folder: Path) -> dict[str, float]:
 
 def converge(mask: Image, folder: Path) -> dict:
     """Uniform stiffness by mesh size, of cubes and tetrahedra, and of the mirrored subject."""
-    frame, table = find_frame(mask, "left"), {}
+    frame, surface, table = find_frame(mask, "left"), extract_surface(mask), {}
     for size_mm in HEX_SIZES_MM:
         table[f"hex_{size_mm:g}mm"] = stiffness(
-            build_hexahedra(mask, {}, size_mm), frame, folder / f"h{size_mm}"
+            build_hexahedra(mask, {}, size_mm), frame, surface, folder / f"h{size_mm}"
         )
     for size_mm in TET_SIZES_MM:
         table[f"tet_{size_mm:g}mm"] = stiffness(
-            build_tetrahedra(mask, size_mm), frame, folder / f"t{size_mm}"
+            build_tetrahedra(mask, size_mm), frame, surface, folder / f"t{size_mm}"
         )
     mirrored = Image(mask.array[::-1], mask.spacing_mm, mask.origin_mm)
     mesh, right = build_hexahedra(mirrored, {}, HEX_SIZES_MM[0]), find_frame(mirrored, "right")
-    table["hex_3mm_mirrored"] = stiffness(mesh, right, folder / "mirrored")
+    table["hex_3mm_mirrored"] = stiffness(mesh, right, extract_surface(mirrored), folder / "mirrored")
     for name, row in table.items():
         print(name, {key: round(value, 1) for key, value in row.items()}, flush=True)
     return table

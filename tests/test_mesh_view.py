@@ -8,6 +8,7 @@ from hipqct.anatomy import find_frame
 from hipqct.hexahedra import build_hexahedra
 from hipqct.loads import LoadCase, add_load_sets, push_direction
 from hipqct.mesh_view import draw_model
+from hipqct.surface import extract_surface
 
 FALL = LoadCase("fall", 100.0, 15.0, 40.0, 6.0, "hinged", 1.0, "a test")
 
@@ -17,7 +18,7 @@ def drawn():
     mask = femur()
     frame = find_frame(mask, "left")
     mesh = build_hexahedra(mask, {"youngs_modulus_mpa": np.full(mask.shape, 900.0)}, 4.0)
-    add_load_sets(mesh, frame, [FALL])
+    add_load_sets(mesh, frame, [FALL], extract_surface(mask))
     case = {"head_set": "HEAD_FALL", "trochanter_set": "TROCHANTER_FALL", "push": push_direction(FALL, frame)}
     return mesh, frame, draw_model(mesh, frame, {"fall": case}, "a title")
 

@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from hipqct.errors import SheetError
+from hipqct.gates import LIMITS
 from hipqct.settings import check_settings
+from hipqct.steps.mesh import DEFAULT_OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
@@ -16,6 +18,14 @@ SHIPPED = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8
 
 def test_the_shipped_configuration_is_right():
     check_settings(SHIPPED, SCHEMA)
+
+
+def test_the_shipped_mesh_options_are_the_packages_own():
+    options = dict(SHIPPED["mesh"])
+    gates = {name: tuple(limits) for name, limits in options.pop("gates").items()}
+    assert gates == LIMITS
+    ours = {key: value for key, value in DEFAULT_OPTIONS.items() if key not in ("gates", "laws_folder")}
+    assert options == ours
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 
 from hipqct.anatomy import FemurFrame
 from hipqct.errors import MeshError
-from hipqct.mesh import HexMesh, TetMesh
+from hipqct.mesh import HexMesh, Surface, TetMesh
 
 DISTAL_SLAB = "DISTAL_SLAB"
 FIXATIONS = ("clamped", "hinged")
@@ -69,8 +69,13 @@ def hinge_axis(case: LoadCase, frame: FemurFrame) -> np.ndarray:
     return axis / np.linalg.norm(axis)
 
 
-def add_load_sets(mesh: HexMesh | TetMesh, frame: FemurFrame, cases: list[LoadCase]) -> None:
+def add_load_sets(
+    mesh: HexMesh | TetMesh, frame: FemurFrame, cases: list[LoadCase], surface: Surface
+) -> None:
     """Add the cap's and the plate's node sets of every case to a mesh, apart from the held slab.
+
+    Cap and plate are placed by the frame and the bone's smooth surface, not by the mesh's own outermost
+    nodes: a millimetre of the plate's depth moves the stiffness of a fall by a tenth.
 
     Raises:
         MeshError: a set would be empty.
@@ -85,12 +90,17 @@ def add_load_sets(mesh: HexMesh | TetMesh, frame: FemurFrame, cases: list[LoadCa
         capped = on_head & (-(offset_mm @ push) >= rim_mm)
         sets = {case.head_set: free[capped]}
         if case.trochanter_set:
-            outside = ~capped & ((points_mm - frame.neck_center_mm) @ frame.lateral > 0)
-            depth_mm = np.where(outside, points_mm @ push, -np.inf)
-            sets[case.trochanter_set] = free[depth_mm >= depth_mm.max() - case.contact_depth_mm]
+            plate_mm = (surface.points_mm @ push)[_is_lateral(surface.points_mm, frame)].max(initial=-np.inf)
+            embedded = points_mm @ push >= plate_mm - case.contact_depth_mm
+            sets[case.trochanter_set] = free[embedded & _is_lateral(points_mm, frame) & ~capped]
         for name, nodes in sets.items():
             if not len(nodes):
                 raise MeshError(
-                    f"load case {case.name}: no node for {name}; the head is not where it should be"
+                    f"load case {case.name}: no node for {name}; the bone is not where it should be, or "
+                    "cap or plate are less deep than an element"
                 )
             mesh.node_sets[name] = nodes
+
+
+def _is_lateral(points_mm: np.ndarray, frame: FemurFrame) -> np.ndarray:
+    return (points_mm - frame.neck_center_mm) @ frame.lateral > 0

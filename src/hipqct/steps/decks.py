@@ -95,8 +95,8 @@ def _case_lines(case: LoadCase, push, hinge, frame: FemurFrame) -> list[str]:
     ]
     if case.trochanter_set:
         lines.append(
-            f"{case.trochanter_set}: frictionless plate square to the push, surface within "
-            f"{case.contact_depth_mm:g} mm of the farthest"
+            f"{case.trochanter_set}: frictionless plate square to the push, bone within "
+            f"{case.contact_depth_mm:g} mm of its surface's farthest point"
         )
     return lines
 

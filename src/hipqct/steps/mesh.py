@@ -47,7 +47,8 @@ DEFAULT_OPTIONS = {
             "contact_depth_mm": 0,
             "distal": "clamped",
             "displacement_mm": 1.0,
-            "source": "single-leg stance, 20 deg to the shaft in the plane of neck and shaft",
+            "source": "usual direction of the hip's force in single-leg stance, "
+            "20 deg to the shaft; our choice, no protocol copied",
         },
         "fall": {
             "angle_to_shaft_deg": 100,
@@ -56,7 +57,8 @@ DEFAULT_OPTIONS = {
             "contact_depth_mm": 6,
             "distal": "hinged",
             "displacement_mm": 1.0,
-            "source": "sideways fall, shaft 10 deg from the ground, 15 deg internal rotation",
+            "source": "sideways fall, shaft 10 deg from the ground, 15 deg internal "
+            "rotation (as open FAIM code); hinge as PMC3045472, fig. 4",
         },
     },
     "gates": {},
@@ -118,7 +120,7 @@ def export_mesh(
     cases = [LoadCase(name, **case) for name, case in options["load_cases"].items()]
     cases = cases if frame and models["hex"][1] else []
     for mesh, _, _ in models.values():
-        add_load_sets(mesh, frame, cases)
+        add_load_sets(mesh, frame, cases, surface)
     volume_mm3 = found["volume_mm3"]
     (hexes, hex_bins, hex_material), (tets, tet_bins, tet_material) = models.values()
     facts = {
