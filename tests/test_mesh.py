@@ -14,7 +14,7 @@ from hipqct.image import Image
 from hipqct.io.images import write_image
 from hipqct.steps.mesh import export_mesh
 
-OUTPUTS = ("surface.stl", "hex.inp", "hex.vtu", "tet.inp", "tet.vtu", "mesh.png", "mesh.json")
+OUTPUTS = ("surface.stl", "surface.vtp", "hex.inp", "hex.vtu", "tet.inp", "tet.vtu", "mesh.png", "mesh.json")
 
 
 def place(mask: Image) -> Image:

@@ -13,6 +13,7 @@ CLOCK_TOLERANCE_S = 2.0
 
 MESH_FILES = (
     "surface.stl",
+    "surface.vtp",
     "mesh.png",
     *(f"{model}.{suffix}" for model in ("hex", "tet") for suffix in ("inp", "vtu", "feb", "bdf", "cdb")),
 )

@@ -7,6 +7,7 @@ rule export_mesh:
         resampled=rules.resample_ct.output.ct,
     output:
         surface="<side>/mesh/surface.stl",
+        surface_vtp="<side>/mesh/surface.vtp",
         hex_inp="<side>/mesh/hex.inp",
         hex_vtu="<side>/mesh/hex.vtu",
         tet_inp="<side>/mesh/tet.inp",

@@ -1,5 +1,6 @@
-"""Meshes to files: binary STL, VTU, and Abaqus/CalculiX input decks. The same mesh gives the same bytes."""
+"""Meshes to files: STL, VTP, VTU, and Abaqus/CalculiX input decks. The same mesh gives the same bytes."""
 
+import base64
 import textwrap
 
 import meshio
@@ -17,6 +18,22 @@ STL_HEADER_BYTES = 80
 # Abaqus allows 256 characters in a line and 16 entries in a line of a set.
 COMMENT_WIDTH = 100
 SET_ENTRIES_PER_LINE = 16
+VTP = """<?xml version="1.0"?>
+<!-- {title} -->
+<VTKFile type="PolyData" version="1.0" byte_order="LittleEndian" header_type="UInt64">
+<PolyData>
+<Piece NumberOfPoints="{points}" NumberOfPolys="{polys}">
+<Points>
+<DataArray type="Float64" Name="Points" NumberOfComponents="3" format="binary">{coordinates}</DataArray>
+</Points>
+<Polys>
+<DataArray type="Int64" Name="connectivity" format="binary">{connectivity}</DataArray>
+<DataArray type="Int64" Name="offsets" format="binary">{offsets}</DataArray>
+</Polys>
+</Piece>
+</PolyData>
+</VTKFile>
+"""
 
 
 def write_stl(surface: Surface, path, title: str = "hipqct surface, mm, LPS"):
@@ -30,6 +47,27 @@ def write_stl(surface: Surface, path, title: str = "hipqct surface, mm, LPS"):
     header = title.encode("ascii", "replace")[:STL_HEADER_BYTES].ljust(STL_HEADER_BYTES)
     with replace_when_done(path) as temporary, temporary.open("wb") as file:
         file.write(header + np.uint32(len(records)).astype("<u4").tobytes() + records.tobytes())
+
+
+def write_vtp(surface: Surface, path, title: str = "hipqct surface, mm, LPS"):
+    """Write VTK's XML format in mm, LPS, in full precision and with shared points, unlike an STL."""
+    count = len(surface.triangles)
+    text = VTP.format(
+        title=title.replace("--", "- -"),
+        points=len(surface.points_mm),
+        polys=count,
+        coordinates=_base64(surface.points_mm, "<f8"),
+        connectivity=_base64(surface.triangles, "<i8"),
+        offsets=_base64(3 * np.arange(1, count + 1), "<i8"),
+    )
+    with replace_when_done(path) as temporary:
+        temporary.write_text(text, encoding="ascii", errors="replace", newline="\n")
+
+
+def _base64(array: np.ndarray, kind: str) -> str:
+    """An array as VTK's inline binary: number of bytes, then the bytes."""
+    data = np.ascontiguousarray(array, kind).tobytes()
+    return base64.b64encode(np.uint64(len(data)).astype("<u8").tobytes() + data).decode("ascii")
 
 
 def write_vtu(mesh: HexMesh | TetMesh, path, cell_data: dict[str, np.ndarray], point_data=None):

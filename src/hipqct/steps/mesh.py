@@ -13,7 +13,7 @@ from hipqct.image import Image
 from hipqct.io.fe_formats import WRITERS
 from hipqct.io.files import write_json
 from hipqct.io.images import read_image
-from hipqct.io.meshes import write_stl
+from hipqct.io.meshes import write_stl, write_vtp
 from hipqct.loads import FIXATIONS, LoadCase, add_load_sets
 from hipqct.mapping import extend_beyond
 from hipqct.material import MaterialBins, bin_modulus
@@ -86,7 +86,7 @@ def export_mesh(
     intercept: float | None = None,
     basis: str = "K2HPO4",
 ):
-    """Write surface.stl, hex and tet as inp and VTU, a deck per load case, mesh.png and mesh.json.
+    """Write surface.stl and .vtp, hex and tet as inp and VTU, a deck per load case, mesh.png and mesh.json.
 
     Without a calibration (``slope`` None) the models are geometry with CT numbers, marked ``uncalibrated`` in
     the decks' headers, the VTUs and the JSON: no materials and no load cases, unless the options give one
@@ -141,7 +141,9 @@ def export_mesh(
         "load_cases": load_case_facts(cases, frame),
     }
     facts |= _judge(facts, options)
-    write_stl(surface, folder / "surface.stl", f"{facts['software']} surface, mm, LPS")
+    title = f"{facts['software']} surface, mm, LPS"
+    write_stl(surface, folder / "surface.stl", title)
+    write_vtp(surface, folder / "surface.vtp", title)
     for name, (mesh, bins, _) in models.items():
         write_model(name, mesh, bins, facts, options["formats"], folder)
         write_load_cases(name, mesh, frame, cases, facts, folder)
