@@ -98,6 +98,7 @@ def test_a_box_of_whole_cubes_comes_back_exactly():
     assert np.allclose(mesh.cell_data["hu"], blocks.transpose(2, 1, 0).ravel())
     assert {name: len(nodes) for name, nodes in mesh.node_sets.items()} == {
         "DISTAL_FACE": 25,
+        "DISTAL_SLAB": 3 * 25,  # the three layers up to 6 mm
         "PROXIMAL": 25,
         "SURFACE": 5 * 5 * 7 - 3 * 3 * 5,
     }
