@@ -5,11 +5,13 @@ import pytest
 
 from hipqct.augment import Ranges
 from hipqct.network import PAPER
+from hipqct.predict import normalise
 from hipqct.train import (
     Crop,
     Recipe,
     draw_batch,
     draw_centre,
+    draw_patch,
     get_state,
     learning_rate_at,
     set_state,
@@ -99,6 +101,13 @@ def test_a_batch_depends_on_seed_and_step_only():
     assert not np.array_equal(first[0], other[0])
     assert first[0].shape == (2, 32, 32, 8, 1)
     assert set(np.unique(first[1])) <= {0.0, 1.0}
+
+
+def test_a_patch_that_is_not_turned_or_scaled_holds_the_crops_own_voxels():
+    ct, _ = draw_patch(CROPS[0], RECIPE, np.random.default_rng(3))
+    own = normalise(CROPS[0].ct, RECIPE.plan()["normalisation"])
+    windows = np.lib.stride_tricks.sliding_window_view(own, RECIPE.patch)
+    assert any((window == ct).all() for window in windows.reshape(-1, *RECIPE.patch))
 
 
 def test_patches_stay_inside_the_crop():

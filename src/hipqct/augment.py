@@ -54,6 +54,11 @@ class Augmentation:
     noise_seed: int = field(default=0, repr=False)
     mirrored: bool = False
 
+    @property
+    def keeps_grid(self) -> bool:
+        """Whether patches lie along the crop's own axes, in voxels of its size."""
+        return self.rotation_deg == (0.0, 0.0, 0.0) and self.scale == 1
+
 
 def draw_augmentation(rng: np.random.Generator, ranges: Ranges) -> Augmentation:
     """Draw each change with its own probability, uniformly in its range (factors: uniformly in their log)."""

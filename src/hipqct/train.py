@@ -108,6 +108,8 @@ def draw_patch(crop: Crop, recipe: Recipe, rng: np.random.Generator) -> tuple[np
     """One augmented patch: normalised input and truth (0 or 1), float32."""
     augmentation = draw_augmentation(rng, recipe.ranges)
     centre = draw_centre(crop, recipe.patch, rng)
+    if augmentation.keeps_grid:  # voxels as inference sees them: interpolation between them would blur
+        centre = np.rint(centre + 0.5) - 0.5
     ct = cut_patch(crop.ct, recipe.spacing_mm, centre, recipe.patch, augmentation)
     truth = cut_patch(crop.mask, recipe.spacing_mm, centre, recipe.patch, augmentation) >= 0.5
     ct = change_intensity(ct, recipe.spacing_mm, augmentation)
