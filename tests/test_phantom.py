@@ -14,7 +14,7 @@ from hipqct.phantom import parameters as named
 from hipqct.phantom import pelvis
 from hipqct.phantom.blocks import Bone, paint_bone, solid_volume_mm3
 from hipqct.phantom.femur import FemurShape, cortex_thickness, periosteal_distance
-from hipqct.phantom.generate import generate_phantom, scan_grid
+from hipqct.phantom.generate import femur_mask, generate_phantom, scan_grid
 from hipqct.phantom.parameters import sample_parameters
 from hipqct.phantom.scanner import Scanner, blur_between_slices, noise
 from hipqct.phantom.soft_paint import _beside
@@ -90,6 +90,26 @@ def test_masks_hold_the_continuous_volumes(phantom):
     for side, mask in (("left", phantom.left_femur), ("right", phantom.right_femur)):
         measured_mm3 = mask.array.sum() * mask.voxel_volume_mm3
         assert measured_mm3 == pytest.approx(phantom.truth["volume_mm3"][side], rel=0.02)
+
+
+def test_the_true_mask_on_the_scans_grid_is_the_phantoms_own(phantom):
+    drawn = sample_parameters(named.CASE_SEEDS[0], **SMALL, rods=True, noise_sd_hu=10.0)
+    for side, mask in (("left", phantom.left_femur), ("right", phantom.right_femur)):
+        np.testing.assert_array_equal(femur_mask(drawn, side, phantom.ct).array, mask.array)
+
+
+def test_the_true_mask_on_a_finer_grid_holds_the_continuous_volume(phantom):
+    drawn = sample_parameters(named.CASE_SEEDS[0], **SMALL, rods=True, noise_sd_hu=10.0)
+    own = phantom.left_femur
+    finer = 2
+    fine = Image(
+        np.zeros([finer * n for n in own.shape], bool),
+        tuple(s / finer for s in own.spacing_mm),
+        tuple(o - s / 4 for o, s in zip(own.origin_mm, own.spacing_mm, strict=True)),
+    )
+    truth_mm3 = phantom.truth["volume_mm3"]["left"]
+    volume_mm3 = femur_mask(drawn, "left", fine).array.sum() * fine.voxel_volume_mm3
+    assert volume_mm3 == pytest.approx(truth_mm3, rel=0.005)
 
 
 def test_same_seed_same_bytes(phantom):

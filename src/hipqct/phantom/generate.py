@@ -100,3 +100,15 @@ def generate_phantom(parameters: PhantomParameters) -> Phantom:
         "parameters": dataclasses.asdict(parameters),
     }
     return Phantom(ct.with_array(scanner.to_int16(hu)), masks["left"], masks["right"], truth)
+
+
+def femur_mask(parameters: PhantomParameters, side: str, grid: Image) -> Image:
+    """The true mask of a phantom's femur on any grid: voxels of which at least half lies inside its surface.
+
+    Taken from the continuous shape. The scan's own mask, brought to another grid, would carry the steps of
+    the scan's voxels along: on crops of 0.8 x 0.8 x 3 mm they cost a Dice of 0.007 to 0.010.
+    """
+    streams = RandomStreams(parameters.seed)
+    bone = Patient(parameters, streams.anatomy).femur(side, streams.texture)
+    share, _ = paint_bone(grid.with_array(np.zeros(grid.shape, np.float32)), bone, parameters.scanner)
+    return grid.with_array(share >= 0.5)

@@ -17,9 +17,9 @@ from hipqct.io.files import hash_file, replace_when_done
 from hipqct.io.models import read_model
 from hipqct.network import PRESETS
 from hipqct.phantom import SYNTHETIC
-from hipqct.phantom.generate import generate_phantom
+from hipqct.phantom.generate import femur_mask, generate_phantom
 from hipqct.phantom.parameters import TRAIN_SEEDS, VALIDATION_SEEDS, sample_parameters
-from hipqct.resample import resample_mask_slices, resample_slices
+from hipqct.resample import resample_slices
 from hipqct.steps.training import set_backend, train_model
 
 log = logging.getLogger(__name__)
@@ -161,15 +161,15 @@ def build_crops(
 
 def _build_crops_of(seed: int, folder: Path, draw: Callable) -> None:
     changes = draw(np.random.default_rng(seed))
-    phantom = generate_phantom(sample_parameters(seed, **changes))
-    resampled, _ = resample_slices(phantom.ct)
-    for side, femur in zip(SIDES, (phantom.left_femur, phantom.right_femur), strict=True):
+    parameters = sample_parameters(seed, **changes)
+    resampled, _ = resample_slices(generate_phantom(parameters).ct)
+    for side in SIDES:
         try:
             roi = crop_roi(resampled, locate_hip(resampled, side))
         except AnatomyError as error:  # a hip that the field of view cuts off
             log.warning("Phantom %d: %s", seed, error)
             continue
-        mask = resample_mask_slices(femur, roi).array
+        mask = femur_mask(parameters, side, roi).array
         mirror = slice(None, None, 1 if side == "left" else -1)
         with replace_when_done(folder / f"{seed}_{side}.npz") as temporary:
             np.savez_compressed(temporary, ct=roi.array[mirror].astype(np.int16), mask=mask[mirror])
