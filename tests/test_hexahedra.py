@@ -98,7 +98,7 @@ def test_a_box_of_whole_cubes_comes_back_exactly():
     assert np.allclose(mesh.cell_data["hu"], blocks.transpose(2, 1, 0).ravel())
     assert {name: len(nodes) for name, nodes in mesh.node_sets.items()} == {
         "DISTAL_FACE": 25,
-        "DISTAL_SLAB": 3 * 25,  # the three layers up to 6 mm
+        "DISTAL_SLAB": 75,
         "PROXIMAL": 25,
         "SURFACE": 5 * 5 * 7 - 3 * 3 * 5,
     }
@@ -144,3 +144,33 @@ def test_impossible_numbers_are_programming_errors():
             build_hexahedra(mask, {}, *arguments)
     with pytest.raises(ValueError, match="shape"):
         build_hexahedra(mask, {"hu": np.zeros((2, 2, 2))})
+
+
+@pytest.mark.parametrize("up", [1, -1])
+@pytest.mark.parametrize("cube_mm", [3.0, 1.5])
+def test_cubes_of_the_smooth_surface_hold_its_volume_on_the_same_grid(cube_mm, up):
+    mask = femur_like()
+    origin_mm = (0, 0, 0) if up > 0 else (0, 0, (mask.shape[2] - 1) * 3.0)
+    mask = Image(mask.array[:, :, ::up], mask.spacing_mm, origin_mm, np.diag([1.0, 1.0, up]))
+    smooth, rough = (build_hexahedra(mask, {"hu": mask.array}, cube_mm, shape=s) for s in ("surface", "mask"))
+    volume_mm3 = mask.array.sum() * mask.voxel_volume_mm3
+    assert len(smooth.cells) * cube_mm**3 == pytest.approx(volume_mm3, rel=0.01)
+    assert smooth.points_mm[:, 2].min() == pytest.approx(rough.points_mm[:, 2].min())
+    assert np.allclose(smooth.cell_data["hu"], 1)
+    with pytest.raises(ValueError, match="shape"):
+        build_hexahedra(mask, {}, shape="rough")
+
+
+def test_cubes_of_the_smooth_surface_fit_a_ball_better_than_those_of_its_thick_slices():
+    spacing_mm, radius_mm = QCT_SPACING_MM, 18.0
+    axes = [(np.arange(int(56 / s)) - (int(56 / s) - 1) / 2) * s for s in spacing_mm]
+    x, y, z = np.meshgrid(*axes, indexing="ij")
+    mask = Image(x**2 + y**2 + z**2 < radius_mm**2, spacing_mm)
+    middle_mm = mask.to_world((np.array(mask.shape) - 1) / 2)
+    expected, wrong = 4 / 3 * np.pi * radius_mm**3 / 1.5**3, {}
+    for shape in ("mask", "surface"):
+        mesh = build_hexahedra(mask, {}, 1.5, shape=shape)
+        distance_mm = np.linalg.norm(mesh.points_mm[mesh.cells].mean(axis=1) - middle_mm, axis=1)
+        inside = (distance_mm < radius_mm).sum()
+        wrong[shape] = len(mesh.cells) - inside + abs(expected - inside)
+    assert wrong["surface"] < wrong["mask"]

@@ -6,7 +6,7 @@ from scipy import ndimage
 from hipqct.errors import MeshError
 from hipqct.image import Image
 from hipqct.mesh import DISTAL_SLAB_MM, HEX_CORNERS, HexMesh
-from hipqct.surface import bounding_box, solid_mask
+from hipqct.surface import FINE_MM, SMOOTHING_MM, bounding_box, fine_level_set, solid_mask
 
 # Keyak's edge length, and the half of a cube that makes it bone. The fraction moves stiffness: 0.3 gives
 # +33%, 0.6 gives -7% on one femur, so both are config keys.
@@ -15,6 +15,10 @@ BONE_FRACTION_MIN = 0.5
 # Overlaps are sums of products of floats: a cube at the limit to rounding is at the limit.
 FRACTION_TOLERANCE = 1e-9
 CUBES_ROUND_AN_INNER_NODE = 8
+# What a cube's bone fraction is counted in: the mask's voxels, or its smooth level set, as tetrahedra are.
+SHAPES = ("mask", "surface")
+# Points of the level set to a cube's edge are this near or nearer; the level is found by halving.
+SAMPLE_MM, SAMPLES_MIN, HALVINGS, LEVEL_REACH_MM = 0.5, 3, 40, 5.0
 
 
 def build_hexahedra(
@@ -22,6 +26,7 @@ def build_hexahedra(
     images: dict[str, np.ndarray],
     cube_mm: float = CUBE_MM,
     bone_fraction_min: float = BONE_FRACTION_MIN,
+    shape: str = "mask",
 ) -> HexMesh:
     """Cubes of ``cube_mm`` along the image's axes, where at least ``bone_fraction_min`` of them is mask.
 
@@ -34,6 +39,9 @@ def build_hexahedra(
     Args:
         mask: nonzero is bone; any spacing and direction.
         images: arrays on the mask's grid by name, for example ``{"hu": ct.array}``.
+        shape: ``mask`` counts a cube's bone fraction in the mask's voxels; ``surface`` in its smooth level
+            set that holds the same volume, which rounds the steps of thick slices. Means are over the
+            mask's voxels either way; a cube without any is left out.
 
     Returns:
         The mesh; node sets ``DISTAL_FACE`` (lower faces of the lowest layer), ``DISTAL_SLAB`` (within
@@ -42,16 +50,22 @@ def build_hexahedra(
 
     Raises:
         MeshError: the mask is empty, or nowhere thick enough for a cube.
-        ValueError: ``cube_mm`` or ``bone_fraction_min`` make no sense, or an image is on another grid.
+        ValueError: ``cube_mm``, ``bone_fraction_min`` or ``shape`` make no sense, or an image is on another
+            grid.
     """
-    _check_arguments(mask, images, cube_mm, bone_fraction_min)
+    _check_arguments(mask, images, cube_mm, bone_fraction_min, shape)
     solid, _ = solid_mask(mask.array)
     box = bounding_box(solid)
     inside = solid[box].astype(float)
     first, counts, steps = _cube_grid(inside, mask, box, cube_mm)
+    start = [side.start for side in box]
+    if shape == "surface":
+        first, counts = _one_cube_more(first, counts, steps, mask)
     overlaps = [_overlap(*grid) for grid in zip(first, counts, steps, inside.shape, strict=True)]
     filled = _integrate(inside, overlaps)
     fraction = filled / np.prod(steps)
+    if shape == "surface":
+        fraction = np.where(filled > 0, _surface_fraction(solid, mask, first + start, counts, cube_mm), 0.0)
     kept, dropped = _largest_set(fraction >= bone_fraction_min - FRACTION_TOLERANCE, mask, cube_mm)
     corner_index = np.argwhere(kept.transpose(2, 1, 0))[:, ::-1]
     points_index, cells = _nodes_and_cells(corner_index, kept.shape)
@@ -59,16 +73,22 @@ def build_hexahedra(
     cell_data = {"bone_fraction": np.minimum(fraction[where], 1.0)}
     for name, array in images.items():
         cell_data[name] = _integrate(inside * array[box], overlaps)[where] / filled[where]
-    start = [side.start for side in box]
     points_mm = mask.to_world(points_index * steps + first + start)
     if np.linalg.det(mask.direction) < 0:
         cells = cells[:, [4, 5, 6, 7, 0, 1, 2, 3]]
     up = 1 if mask.direction[2, 2] >= 0 else -1
-    facts = {"cube_mm": cube_mm, "bone_fraction_min": bone_fraction_min, "cubes_dropped": dropped}
+    facts = {
+        "cube_mm": cube_mm,
+        "bone_fraction_min": bone_fraction_min,
+        "cubes_dropped": dropped,
+        "shape": shape,
+    }
     return HexMesh(points_mm, cells, cell_data, _node_sets(up * cube_mm * points_index[:, 2], cells), facts)
 
 
-def _check_arguments(mask, images, cube_mm, bone_fraction_min):
+def _check_arguments(mask, images, cube_mm, bone_fraction_min, shape):
+    if shape not in SHAPES:
+        raise ValueError(f"shape must be one of {SHAPES}, got {shape!r}")
     if not cube_mm > 0:
         raise ValueError(f"cube_mm must be positive, got {cube_mm}")
     if not 0 < bone_fraction_min <= 1:
@@ -89,6 +109,41 @@ def _cube_grid(inside, mask, box, cube_mm):
         first[2] = size[2] - 0.5 - np.ceil(size[2] / steps[2]) * steps[2]
     counts = np.ceil((size - 0.5 - first) / steps - FRACTION_TOLERANCE).astype(int)
     return first, counts, steps
+
+
+def _one_cube_more(first, counts, steps, mask):
+    """The grid with a cube more on every side but the lowest, where the smooth surface may pass the mask."""
+    below = np.array([1, 1, 0 if mask.direction[2, 2] >= 0 else 1])
+    return first - below * steps, counts + np.array([2, 2, 1])
+
+
+def _surface_fraction(solid, mask, first, counts, cube_mm):
+    """Share of every cube inside the mask's smooth level set, at the level that holds the mask's volume.
+
+    The level set is about a distance in mm, so a sample point near the level counts in part.
+    """
+    height_mm, (start, step) = fine_level_set(solid, mask.spacing_mm, SMOOTHING_MM, FINE_MM)
+    parts = max(SAMPLES_MIN, round(cube_mm / SAMPLE_MM))
+    sample_mm = cube_mm / parts
+    for axis, count in enumerate(counts):
+        index = first[axis] + (np.arange(count * parts) + 0.5) * sample_mm / mask.spacing_mm[axis]
+        height_mm = _interpolate(height_mm, (index - start[axis]) / step[axis], axis)
+    samples = solid.sum() * mask.voxel_volume_mm3 / sample_mm**3
+    low_mm, high_mm = -LEVEL_REACH_MM, LEVEL_REACH_MM
+    for _ in range(HALVINGS):
+        level_mm = (low_mm + high_mm) / 2
+        share = np.clip(0.5 + (height_mm - level_mm) / sample_mm, 0, 1)
+        low_mm, high_mm = (level_mm, high_mm) if share.sum() > samples else (low_mm, level_mm)
+    nx, ny, nz = counts
+    return share.reshape(nx, parts, ny, parts, nz, parts).mean(axis=(1, 3, 5))
+
+
+def _interpolate(array, place, axis):
+    """Values of ``array`` at fractional places along one axis, linear; its ends go on."""
+    place = np.clip(place, 0, array.shape[axis] - 1)
+    low = np.minimum(place.astype(int), array.shape[axis] - 2)
+    weight = (place - low).reshape([-1 if i == axis else 1 for i in range(3)])
+    return array.take(low, axis) * (1 - weight) + array.take(low + 1, axis) * weight
 
 
 def _overlap(first, count, step, voxels):

@@ -116,7 +116,10 @@ def _header(facts: dict, name: str) -> list[str]:
         "flags: " + (", ".join(facts["flags"]) or "none"),
     ]
     if name == "hex":
-        size = f"cubes of {mesh['cube_mm']:g} mm, bone fraction at least {mesh['bone_fraction_min']:g}"
+        size = (
+            f"cubes of {mesh['cube_mm']:g} mm, bone fraction at least {mesh['bone_fraction_min']:g} "
+            f"of the {mesh['shape']}"
+        )
     else:
         size = (
             f"edges of about {mesh['size_mm']:g} mm, dihedral angles from {mesh['min_dihedral_deg']:.1f} deg"

@@ -8,7 +8,7 @@ import hipqct
 from hipqct.anatomy import FemurFrame, find_frame
 from hipqct.errors import AnatomyError, MeshError, SheetError
 from hipqct.gates import LIMITS, check_gates, hex_facts, mask_facts, surface_facts, tet_facts
-from hipqct.hexahedra import BONE_FRACTION_MIN, CUBE_MM, build_hexahedra
+from hipqct.hexahedra import BONE_FRACTION_MIN, CUBE_MM, SHAPES, build_hexahedra
 from hipqct.image import Image
 from hipqct.io.fe_formats import WRITERS
 from hipqct.io.files import write_json
@@ -27,6 +27,7 @@ LAWS_FOLDER = Path(hipqct.__file__).resolve().parents[2] / "resources" / "materi
 DEFAULT_OPTIONS = {
     "cube_mm": CUBE_MM,
     "bone_fraction_min": BONE_FRACTION_MIN,
+    "hex_shape": "mask",
     "tet_mm": SIZE_MM,
     "points_per_edge": 8,
     "average": "density",
@@ -64,7 +65,7 @@ DEFAULT_OPTIONS = {
     "gates": {},
     "gate_errors": [],
 }
-OPTION_CHOICES = {"average": ("density", "modulus"), "beyond_mask": ("extend", "scan")}
+OPTION_CHOICES = {"average": ("density", "modulus"), "beyond_mask": ("extend", "scan"), "hex_shape": SHAPES}
 OPTION_RANGES = {
     "cube_mm": (0.5, 20),
     "bone_fraction_min": (0.01, 1),
@@ -183,7 +184,9 @@ def _build_hex(mask: Image, ct: Image, calibration: Calibration | None, options:
     if calibration and options["average"] == "modulus":
         images["youngs_modulus_mpa"] = np.zeros(ct.shape, np.float32)
         images["youngs_modulus_mpa"][mask.array] = calibration.modulus_mpa(ct.array[mask.array])
-    mesh = build_hexahedra(mask, images, options["cube_mm"], options["bone_fraction_min"])
+    mesh = build_hexahedra(
+        mask, images, options["cube_mm"], options["bone_fraction_min"], options["hex_shape"]
+    )
     if calibration:
         return mesh, *add_hex_materials(mesh, calibration)
     return mesh, _one_material(mesh, options), None
