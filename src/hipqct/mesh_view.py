@@ -5,6 +5,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from hipqct.anatomy import FemurFrame
 from hipqct.mesh import HexMesh
@@ -13,6 +14,7 @@ from hipqct.mesh import HexMesh
 HEX_FACES = np.array([(0, 3, 2, 1), (4, 5, 6, 7), (0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7)])
 COLOURS, PLAIN = "viridis", "#cfcfcf"
 SET_COLOURS = {"HEAD": "#d62728", "TROCHANTER": "#ff7f0e", "DISTAL": "#1f77b4"}
+SET_ROLES = {"HEAD": "pushed", "TROCHANTER": "supported", "DISTAL": "held"}
 LIGHT = np.array([0.3, -0.8, 0.5])  # in view coordinates: across, depth (towards the back), up
 AMBIENT = 0.55
 STIFFNESS_RANGE_MPA = (100.0, 20_000.0)
@@ -42,7 +44,7 @@ def draw_model(mesh: HexMesh, frame: FemurFrame | None, cases: dict, title: str)
         ax.set_title(name, fontsize=10)
     for ax, (name, case) in zip(axes[len(panels) :], cases.items(), strict=True):
         _draw_case(ax, mesh, view, case, frame)
-        ax.set_title(f"{name}: pushed, held, supported", fontsize=10)
+        ax.set_title(f"{name} (arrow: push)", fontsize=10)
     _share_scale(axes)
     _scale_bar(axes[0])
     figure.colorbar(ScalarMappable(norm, COLOURS), ax=axes, shrink=0.7, label=label, aspect=30)
@@ -97,10 +99,14 @@ def _draw(ax, mesh, cells, view, colours):
 def _draw_case(ax, mesh, view, case, frame):
     """The model in grey with the case's node sets in colour and its push as an arrow."""
     colours = np.tile(_rgb(PLAIN), (len(mesh.cells), 1))
+    patches = []
     for name in (case["head_set"], case["trochanter_set"], "DISTAL_SLAB"):
         if name:
+            place = name.split("_")[0]
             touched = np.isin(mesh.cells, mesh.node_sets[name]).any(axis=1)
-            colours[touched] = _rgb(SET_COLOURS[name.split("_")[0]])
+            colours[touched] = _rgb(SET_COLOURS[place])
+            patches.append(Patch(color=SET_COLOURS[place], label=f"{name}: {SET_ROLES[place]}"))
+    ax.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, 0.0), fontsize=8, frameon=False)
     _draw(ax, mesh, np.arange(len(mesh.cells)), view, colours)
     push = view @ np.array(case["push"])
     tip = view @ frame.head_center_mm - push * frame.head_radius_mm
