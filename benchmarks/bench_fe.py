@@ -8,6 +8,7 @@ held-out phantom, 0.8 x 0.8 x 3 mm. One core; times are the quickest of three.
 """
 
 import importlib.util
+import itertools
 import json
 import os
 import resource
@@ -29,7 +30,7 @@ from test_ccx import STRAIN, WIDTH_MM, bar, pull, tet_bar
 
 from hipqct.anatomy import find_frame
 from hipqct.errors import MeshError
-from hipqct.hexahedra import build_hexahedra
+from hipqct.hexahedra import SHAPES, build_hexahedra
 from hipqct.image import Image
 from hipqct.io.calculix import run_solver, write_load_case
 from hipqct.io.images import write_image
@@ -90,17 +91,17 @@ def stiffness(mesh, frame, surface, folder: Path) -> dict[str, float]:
 def converge(mask: Image, folder: Path) -> dict:
     """Uniform stiffness by mesh size, of cubes and tetrahedra, and of the mirrored subject."""
     frame, surface, table = find_frame(mask, "left"), extract_surface(mask), {}
-    for size_mm in HEX_SIZES_MM:
-        table[f"hex_{size_mm:g}mm"] = stiffness(
-            build_hexahedra(mask, {}, size_mm), frame, surface, folder / f"h{size_mm}"
-        )
+    for shape, size_mm in itertools.product(SHAPES, HEX_SIZES_MM):
+        name = f"hex_{shape}_{size_mm:g}mm"
+        mesh = build_hexahedra(mask, {}, size_mm, shape=shape)
+        table[name] = stiffness(mesh, frame, surface, folder / name)
     for size_mm in TET_SIZES_MM:
         table[f"tet_{size_mm:g}mm"] = stiffness(
             build_tetrahedra(mask, size_mm), frame, surface, folder / f"t{size_mm}"
         )
     mirrored = Image(mask.array[::-1], mask.spacing_mm, mask.origin_mm)
     mesh, right = build_hexahedra(mirrored, {}, HEX_SIZES_MM[0]), find_frame(mirrored, "right")
-    table["hex_3mm_mirrored"] = stiffness(mesh, right, extract_surface(mirrored), folder / "mirrored")
+    table["hex_mask_3mm_mirrored"] = stiffness(mesh, right, extract_surface(mirrored), folder / "mirrored")
     for name, row in table.items():
         print(name, {key: round(value, 1) for key, value in row.items()}, flush=True)
     return table
@@ -264,9 +265,11 @@ def main() -> None:
         print(result, flush=True)
         table = converge(mask, folder)
     result |= {
-        "uniform_stiffness_hex_tet_relative_difference": relative(table, "hex_3mm", "tet_3mm"),
-        "uniform_stiffness_hex_tet_relative_difference_finest": relative(table, "hex_1.5mm", "tet_3mm"),
-        "mirror_stiffness_relative_difference": relative(table, "hex_3mm", "hex_3mm_mirrored"),
+        "uniform_stiffness_hex_tet_relative_difference": relative(table, "hex_mask_3mm", "tet_3mm"),
+        "uniform_stiffness_hex_tet_relative_difference_finest": relative(
+            table, "hex_surface_1.5mm", "tet_3mm"
+        ),
+        "mirror_stiffness_relative_difference": relative(table, "hex_mask_3mm", "hex_mask_3mm_mirrored"),
         "convergence": table,
         **perturb(),
         "data": "synthetic",

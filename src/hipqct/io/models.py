@@ -30,12 +30,14 @@ PLAN_KEYS = (
     "weights_sha256",
 )
 SIDES = ("left", "both")  # what a network knows: left hips (right ones are mirrored for it), or both
+# Compact, and readable by HDF5 1.10 and later; "latest" would be what only the writer's own version reads.
+HDF5_LAYOUT = ("v110", "v110")
 SPACING_TOLERANCE = 0.01  # relative; 1% of 192 pixels is 1.5 mm over the whole crop, less than one slice
 
 
 def write_weights(weights: dict[str, np.ndarray], path, kernel_dtype: str = "float32") -> None:
     """Write weights; kernels as ``kernel_dtype`` (float16 halves the file), everything else as float32."""
-    with replace_when_done(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+    with replace_when_done(path) as temporary, h5py.File(temporary, "w", libver=HDF5_LAYOUT) as file:
         for name, weight in weights.items():
             if name.endswith("/kernel"):
                 file.create_dataset(name, data=weight.astype(kernel_dtype), compression="gzip")
@@ -48,7 +50,7 @@ def read_weights(path) -> dict[str, np.ndarray]:
     try:
         with h5py.File(path, "r") as file:
             return {name: weight.astype(np.float32) for name, weight in _collect(file).items()}
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # h5py raises the latter on what its HDF5 is too old for
         raise ModelError(f"{path} cannot be read as weights ({error}): copy the model again.") from error
 
 
