@@ -13,7 +13,7 @@ from hipqct.io.calculix import read_results
 from hipqct.io.images import write_image
 from hipqct.io.meshes import read_vtu
 from hipqct.steps.mesh import export_mesh
-from hipqct.steps.solve import read_solution, solve_mesh
+from hipqct.steps.solve import _check_balance, read_solution, solve_mesh
 
 CRITERION = {
     "measure": "effective",
@@ -90,6 +90,12 @@ def test_failure_load_scales_with_the_limit(left):
     assert high["failure_load_n"] == pytest.approx(2 * low["failure_load_n"])
 
 
+def test_reactions_that_do_not_cancel_are_refused():
+    printed = {"HEAD": {"force_n": np.array([[0, 0, -90.0]])}, "SLAB": {"force_n": np.array([[0, 0, 100.0]])}}
+    with pytest.raises(SolverError, match="load case fall: the reactions miss balance by 11% of the force"):
+        _check_balance("fall", printed, 90.0)
+
+
 def test_a_scan_without_calibration_says_why_nothing_was_solved(tmp_path):
     mesh_folder = export(femur(), tmp_path)
     summary = solve(mesh_folder)
@@ -105,9 +111,32 @@ def test_one_modulus_for_an_uncalibrated_scan_is_marked_everywhere(tmp_path):
     export_mesh(tmp_path / "mask.nii.gz", tmp_path / "ct.nii.gz", tmp_path, "left", options)
     for name in ("hex.inp", "tet.inp", "load_cases/hex_stance.inp", "load_cases/tet_fall.inp"):
         assert "UNCALIBRATED: the scan has no density calibration" in (tmp_path / name).read_text()
+    for name in ("surface.stl", "surface.vtp"):
+        assert b"UNCALIBRATED" in (tmp_path / name).read_bytes()[:400]
     assert "5000, 0.3" in (tmp_path / "hex.inp").read_text()
     assert (read_vtu(tmp_path / "hex.vtu").cell_data["youngs_modulus_mpa"] == 5000).all()
     assert json.loads((tmp_path / "mesh.json").read_text())["flags"] == ["uncalibrated"]
+
+
+@pytest.mark.parametrize("model", ["hex", "tet"])
+@pytest.mark.parametrize(
+    ("case", "angle", "held"),
+    [("stance", "20 deg", "held"), ("fall", "100 deg", "rigid, free to turn")],
+)
+def test_every_deck_tells_its_angles_and_fixation(left, model, case, angle, held):
+    text = (left / f"load_cases/{model}_{case}.inp").read_text()
+    header = " ".join(line[2:].strip() for line in text.splitlines() if line.startswith("**"))
+    facts = json.loads((left / "mesh.json").read_text())["load_cases"][case]
+    push = "{:.6f} {:.6f} {:.6f}".format(*facts["push"])
+    for words in (
+        f"push {angle} from the shaft",
+        f"DISTAL_SLAB: {held}",
+        push,
+        f"HEAD_{case.upper()}",
+        "40 deg",
+        "LPS",
+    ):
+        assert words in header, words
 
 
 def test_the_decks_headers_tell_angles_fixation_and_source(left):

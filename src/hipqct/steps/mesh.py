@@ -142,7 +142,7 @@ def export_mesh(
         "load_cases": load_case_facts(cases, frame),
     }
     facts |= _judge(facts, options)
-    title = f"{facts['software']} surface, mm, LPS"
+    title = f"{facts['software']} surface, mm, LPS{', UNCALIBRATED' if facts['uncalibrated'] else ''}"
     write_stl(surface, folder / "surface.stl", title)
     write_vtp(surface, folder / "surface.vtp", title)
     for name, (mesh, bins, _) in models.items():

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from scipy.spatial import cKDTree
 
+from hipqct.errors import SolverError
 from hipqct.io.calculix import run_solver
 from hipqct.io.files import hash_file, read_json, write_json
 from hipqct.io.meshes import read_vtu, write_vtu
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
 EVERY_NODE, HINGE = "NALL", "HINGE"
+LARGEST_IMBALANCE = 1e-3  # of the force; solved models have 1e-6, from the digits that CalculiX prints
 
 
 def solve_mesh(
@@ -94,13 +96,24 @@ def _why_not(facts: dict) -> str:
     return "the configuration names no load case of the mesh"
 
 
+def _check_balance(name: str, printed: dict, force_n: float) -> float:
+    """The sum of all reactions over the force; SolverError where they do not cancel."""
+    reactions_n = [found["force_n"].sum(axis=0) for found in printed.values() if "force_n" in found]
+    balance = float(np.linalg.norm(np.sum(reactions_n, axis=0)) / abs(force_n))
+    if not balance < LARGEST_IMBALANCE:
+        raise SolverError(
+            f"load case {name}: the reactions miss balance by {100 * balance:.2g}% of the force, so the "
+            "solver's answer cannot be trusted; look at the mesh, or choose another element size"
+        )
+    return balance
+
+
 def _evaluate(
     mesh: HexMesh | TetMesh, case: dict, printed: dict, poissons_ratio: float, criterion: Criterion
 ):
     """Numbers of one case, and cell arrays: strains, energy density, share of the criterion's limits."""
     push = np.array(case["push"])
     held = [name for name in (case["head_set"], case["trochanter_set"], DISTAL_SLAB) if name]
-    reactions_n = [found["force_n"].sum(axis=0) for found in printed.values() if "force_n" in found]
     force_n = float(printed[case["head_set"]]["force_n"].sum(axis=0) @ push)
     strains = element_strains(mesh, printed[EVERY_NODE]["displacement_mm"])
     modulus_mpa = mesh.cell_data["youngs_modulus_mpa"]
@@ -118,7 +131,7 @@ def _evaluate(
         "force_n": force_n,
         "displacement_mm": case["displacement_mm"],
         "stiffness_n_mm": force_n / case["displacement_mm"],
-        "reaction_balance": float(np.linalg.norm(np.sum(reactions_n, axis=0)) / abs(force_n)),
+        "reaction_balance": _check_balance(case["name"], printed, force_n),
         "work_mj": 0.5 * force_n * case["displacement_mm"],
         "failure_load_n": force_n * factor,
         "failure_displacement_mm": case["displacement_mm"] * factor,
