@@ -15,7 +15,8 @@ def test_training_phantoms_are_harder_than_a_cohorts_and_always_valid():
     drawn = [draw_changes(np.random.default_rng(seed)) for seed in range(200)]
     for seed, changes in enumerate(drawn[:40]):
         sample_parameters(TRAIN_SEEDS[seed], **changes)
-    shares = {"joint_space_mm": (0.2, 0.4), "texture_mg_cm3": (0.1, 0.3), "slice_mm": (0.4, 0.6)}
+    shares = {"joint_space_mm": (0.34, 0.54), "head_shell": (0.08, 0.2), "slice_mm": (0.4, 0.6)}
+    shares |= {"texture_mg_cm3": (0.1, 0.3)}
     for name, (low, high) in shares.items():
         assert low < np.mean([name in changes for changes in drawn]) < high
     assert all(c["joint_space_mm"] > CONTACT_MM for c in drawn if "joint_space_mm" in c)

@@ -32,6 +32,9 @@ LONG_SHAFT_MM = (140.0, 240.0)  # how far below the femoral head a long scan end
 # What makes a hip hard: shares of the phantoms, and ranges wider than a cohort's.
 LONG_SHARE, NARROW_SHARE, PLAIN_SHARE = 1 / 3, 0.3, 0.2
 NARROW_JOINT_MM = (0.3, 2.2)
+# Wide joints, shallow sockets and bright shells of heads: a bright rim need not be the socket's.
+OPEN_SHARE, OPEN_JOINT_MM, OPEN_FOSSA_MM, OPEN_RIM_MM = 0.2, (3.0, 7.0), (4.0, 12.0), (-9.0, -3.0)
+OPEN_HEAD_SHELL = (1.2, 2.2)
 PLAIN_CORTEX_MM = (0.3, 0.9)  # bones with thin shells, equally bright inside and out, as soft kernels show
 
 
@@ -120,6 +123,13 @@ def draw_changes(rng: np.random.Generator) -> dict:
             "trabecular_mg_cm3": inside_mg_cm3,
             "compressive_mg_cm3": float(rng.uniform(0, 60)),
             "texture_mg_cm3": float(rng.uniform(0, 20)),
+        }
+    if rng.random() < OPEN_SHARE and "joint_space_mm" not in changes:
+        changes |= {
+            "joint_space_mm": float(rng.uniform(*OPEN_JOINT_MM)),
+            "fossa_mm": float(rng.uniform(*OPEN_FOSSA_MM)),
+            "rim_mm": float(rng.uniform(*OPEN_RIM_MM)),
+            "head_shell": float(rng.uniform(*OPEN_HEAD_SHELL)),
         }
     return changes
 
