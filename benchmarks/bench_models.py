@@ -3,8 +3,8 @@
     python benchmarks/bench_models.py [--phantoms 37] [--study WORK]
 
 Phantoms are of the test seeds, that nothing was trained or chosen on, as a cohort has them: 2-mm slices,
-left hips, resampled and cropped as in the workflow. ``--study`` is the work folder of ``real_scans.py``, run
-with the same model: its evaluations are added.
+left hips, resampled, cropped and segmented as in the workflow. ``--study`` is the work folder of
+``real_scans.py``, run with the same model: its evaluations are added.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 from bench_inference import describe_machine
 
 from hipqct.cohort import COHORTS, TEXT_COLUMNS, accuracy_table
@@ -75,10 +76,11 @@ def main() -> None:
     parser.add_argument("--crops", type=Path, help="keep the crops here, for the next run")
     parser.add_argument("--study", type=Path, help="work folder of real_scans.py")
     parser.add_argument("--model", type=Path, default=PROJECT / "resources/models/compact")
-    parser.add_argument("--step", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     plan, weights = read_model(options.model)
+    chosen = yaml.safe_load((PROJECT / "config/config.yaml").read_text())["segment"]
+    windows = [chosen[key] for key in ("step", "blend", "ends")]
     seeds = TEST_SEEDS[: options.phantoms]
     with tempfile.TemporaryDirectory() as temporary:
         folder, dataset_path = options.crops or Path(temporary), Path(temporary) / "dataset.h5"
@@ -91,7 +93,7 @@ def main() -> None:
         )
         path = Path(temporary) / "all.tsv"
         arguments = (dataset_path, [options.model / "plan.json"], path)
-        judge_models(*arguments, "all", options.step, "cpu", options.threads)
+        judge_models(*arguments, "all", windows, "cpu", options.threads)
         tested = read_table(path, TEXT_COLUMNS)
     print(tested[["subject", "sex", "age", "dice", "hausdorff95_mm", "relative_error_percent"]].to_string())
     groups = {c: tested if sex is None else tested[tested["sex"] == sex] for c, sex in COHORTS.items()}
@@ -100,7 +102,7 @@ def main() -> None:
         "model": plan["name"],
         "weights_sha256": plan["weights_sha256"],
         "parameters": int(sum(np.size(weight) for weight in weights.values())),
-        "step": options.step,
+        "windows": windows,
         "synthetic": True,
         "test": scores.pop("all"),
         "test_by_sex": scores,

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from hipqct import revisions
 from hipqct.io.dataset import Dataset
 from hipqct.io.models import read_model
 from hipqct.io.tables import read_table
@@ -39,7 +38,7 @@ def test_crops_of_a_phantom_are_left_hips_and_made_once(tmp_path, monkeypatch):
 
 
 def test_a_model_is_trained_on_phantoms_of_the_seeds_set_apart(tmp_path):
-    folder = tmp_path / f"m/phantoms-{revisions.MAKE_PHANTOM}"
+    folder = tmp_path / "m" / phantom_training.CROPS_FOLDER
     folder.mkdir(parents=True)
     for seed in (*TRAIN_SEEDS[:3], VALIDATION_SEEDS[0]):
         ct = np.random.default_rng(seed).integers(-100, 900, (32, 32, 8)).astype(np.int16)
@@ -47,6 +46,7 @@ def test_a_model_is_trained_on_phantoms_of_the_seeds_set_apart(tmp_path):
         (folder / f"{seed}.done").touch()
     choices = {"patch": (16, 16, 8), "steps": 2, "steps_per_epoch": 1, "window": (32, 32, 8)}
     train_on_phantoms(tmp_path / "m", 3, 1, choices=choices, minutes=0, piece_mb=1)
+    assert read_table(tmp_path / "m/history.tsv")["step"].tolist() == [1]
     train_on_phantoms(tmp_path / "m", 3, 1, choices=choices, piece_mb=1)
     with Dataset(tmp_path / "m/phantoms.h5") as data:
         folds = {hip.subject: hip.fold for hip in data.hips()}

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from hipqct import engine
+from hipqct import engine, predict
 from hipqct.errors import ModelError
 from hipqct.image import Image
 from hipqct.io.hdf5 import read_disagreement, read_probability, write_roi
@@ -155,6 +155,28 @@ def test_what_was_computed_ahead_of_a_change_is_not_taken(tmp_path, model_dir, l
     run(tmp_path, model_dir, "C")
     assert len(loads) == 3
     assert not list(tmp_path.glob("*/*/.ahead.probability.h5"))
+
+
+def test_a_crop_that_changes_while_it_is_computed_ahead_is_computed_again(
+    tmp_path, model_dir, loads, monkeypatch
+):
+    study(tmp_path, [("A", "left"), ("B", "left")])
+    other, predict_probability, calls = make_roi(), predict.predict_probability, []
+
+    def change_b(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:  # B's crop has been read
+            write_roi(
+                other.with_array(other.array[::-1].copy()), tmp_path / "B/left/roi.h5", {"side": "left"}
+            )
+        return predict_probability(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(predict, "predict_probability", change_b)
+        run(tmp_path, model_dir, "A", hips_ahead=8)
+    assert len(loads) == 1
+    run(tmp_path, model_dir, "B")
+    assert len(loads) == 2
 
 
 def test_a_bad_crop_harms_no_other_hip(tmp_path, model_dir, loads):

@@ -97,6 +97,7 @@ def test_a_fold_that_was_stopped_goes_on_and_ends_with_the_same_history(tmp_path
         train_model(*args, minutes=0)
         assert len(history(tmp_path / "stopped")) == 1
         train_model(*args, minutes=0)
+        assert len(history(tmp_path / "stopped")) == 2
         train_model(*args)
         before = read_model(tmp_path / "stopped")[1]
         train_model(*args)  # nothing is left to do
@@ -132,7 +133,15 @@ def test_impossible_trainings_are_refused(tmp_path, dataset):
 def test_the_test_set_is_judged_and_tabulated(tmp_path, dataset):
     settings = SETTINGS | {"epochs": 12, "batch": 1, "augmentation": {}}
     train_fold(dataset, tmp_path / "fold-0", "all", 0, settings)
-    judge_models(dataset, [tmp_path / "fold-0/plan.json"] * 2, tmp_path / "test.tsv", "all", 8, "cpu", 2)
+    judge_models(
+        dataset,
+        [tmp_path / "fold-0/plan.json"] * 2,
+        tmp_path / "test.tsv",
+        "all",
+        (8, "uniform", "as-is"),
+        "cpu",
+        2,
+    )
     tested = read_table(tmp_path / "test.tsv")
     assert tested["subject"].tolist() == ["S6", "S7", "S8", "S9"]
     assert set(tested["status"]) == {"done"}

@@ -1,15 +1,18 @@
 """The training set is built from references that are checked as evaluation checks them."""
 
+import resource
+
 import numpy as np
 import pytest
 
 from hipqct.errors import ScanError
 from hipqct.image import Image
-from hipqct.io.dataset import Dataset
+from hipqct.io.dataset import Dataset, Hip, write_dataset
 from hipqct.io.files import write_json
 from hipqct.io.hdf5 import write_roi
 from hipqct.io.images import write_image
-from hipqct.steps.training_set import build_dataset
+from hipqct.io.tables import read_table
+from hipqct.steps.training_set import build_dataset, divide_cohort
 
 
 @pytest.fixture
@@ -31,6 +34,29 @@ def study(tmp_path):
 
 def build(study, side="left"):
     build_dataset(study / "folds.tsv", study / "results", study / "samples.tsv", study / "d.h5", side)
+
+
+def test_rows_without_an_age_are_divided_too(study):
+    rows = [f"S{i}\tscan.nii.gz\tright\treference.nii.gz\t{'' if i % 2 else 30 + i}" for i in range(12)]
+    header = "subject\tscan\tside\treference_right\tage"
+    (study / "samples.tsv").write_text("\n".join([header, *rows]) + "\n")
+    settings = {"folds": 2, "test_share": 0.2, "seed": 1, "group_by": "subject"}
+    divide_cohort(study / "samples.tsv", study / "results", study / "folds.tsv", settings)
+    assert sorted(set(read_table(study / "folds.tsv")["fold"])) == [-1, 0, 1]
+
+
+def test_reading_windows_of_many_hips_keeps_none_in_memory(tmp_path):
+    ct = np.random.default_rng(0).integers(-500, 1500, (96, 96, 32)).astype(np.int16)
+    hips = (Hip(f"S{i:03d}", "left", ct, ct > 800) for i in range(40))
+    write_dataset(hips, tmp_path / "d.h5", {"side": "left", "spacing_mm": (0.8, 0.8, 3.0), "data": ""})
+    with Dataset(tmp_path / "d.h5") as data:
+        found = data.hips()
+        found[0].ct[:48, :48, :16]
+        before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for hip in found:
+            hip.ct[:48, :48, :16], hip.mask[:48, :48, :16]
+        grown_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb
+    assert grown_kb < 40 * 256  # with HDF5's own cache it is a megabyte and more for each
 
 
 @pytest.mark.parametrize(("side", "first"), [("left", 14), ("both", 4)])

@@ -88,9 +88,15 @@ def add_training_options(train) -> None:
     train.add_argument("--validation", type=int, default=3, help="phantoms that are only watched")
     train.add_argument("--preset", choices=("compact", "paper"), default="compact", help="the network")
     train.add_argument("--backend", choices=("tensorflow", "torch", "jax"), default="tensorflow")
-    train.add_argument("--minutes", type=float, default=float("inf"), help="end with the last epoch within")
+    train.add_argument(
+        "--minutes",
+        type=float,
+        default=float("inf"),
+        help="bound on the training; phantoms come first, some 15 s each",
+    )
     train.add_argument("--first-model", type=Path, help="start from this model's weights")
     train.add_argument("--piece-mb", type=float, help="write the weights in pieces of at most so many MB")
+    train.add_argument("--float16", action="store_true", help="write kernels as float16: half the file")
     train.add_argument("--processes", type=int, default=1, help="phantoms at a time, up to 1.2 GB each")
     train.add_argument("--threads", type=int, default=2)
     for name, kind, default in (
@@ -129,6 +135,7 @@ def train_on_phantoms(options) -> None:
         options.first_model,
         options.processes,
         options.piece_mb,
+        "float16" if options.float16 else "float32",
         _report_phantoms,
     )
     print(f"the model is in {options.folder}: plan.json, weights.h5, history.tsv, curves.png")

@@ -119,6 +119,7 @@ def tensorflow_engine(config: dict, weights: dict[str, np.ndarray], threads: int
             tf.config.threading.set_intra_op_parallelism_threads(threads)
         except RuntimeError:  # TensorFlow takes this only before its first operation in a process
             log.warning("TensorFlow is already running and keeps its own number of threads")
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # full float32 on every card
     model = build_vnet(config)
     set_weights(model, weights, config)
     signature = [tf.TensorSpec((None, None, None, None, 1), tf.float32)]

@@ -18,6 +18,7 @@ import numpy as np
 
 from hipqct.augment import Ranges, change_intensity, cut_patch, draw_augmentation
 from hipqct.engine import Engine
+from hipqct.errors import ModelError
 from hipqct.losses import dice_l2_loss, soft_dice
 from hipqct.metrics import dice
 from hipqct.network import COMPACT
@@ -35,6 +36,22 @@ SIDES = ("left", "both")
 def running_backend() -> str:
     """What Keras computes with in this process: tensorflow, torch or jax."""
     return keras.backend.backend()
+
+
+def sees_gpu() -> bool:
+    """Whether Keras' backend can compute on a GPU."""
+    backend = running_backend()
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.is_available()
+    if backend == "jax":
+        import jax
+
+        return jax.default_backend() == "gpu"
+    import tensorflow
+
+    return bool(tensorflow.config.list_physical_devices("GPU"))
 
 
 @dataclass(frozen=True)
@@ -247,6 +264,8 @@ def _train_epoch(model, feed: BatchFeed, recipe: Recipe, steps: range, verbose: 
         model.optimizer.learning_rate.assign(learning_rate_at(recipe, step))
         model.reset_metrics()
         sums += [float(value) for value in model.train_on_batch(*feed.next())]
+        if not np.isfinite(sums).all():
+            raise ModelError(f"the loss is no number any more at step {step}: lower train/learning_rate")
         if verbose:
             bar.update(count, [("loss", sums[0] / count), ("dice", sums[1] / count)])
     loss, dice_mean = (float(value) for value in sums / len(steps))

@@ -7,11 +7,16 @@ MODELS = [
 ]
 
 
+def weights_files(model):
+    """A model's weights: one file, or its pieces; one file that training has yet to write."""
+    return sorted(model.glob("weights.h5*")) or [model / "weights.h5"]
+
+
 rule segment_femur:
     input:
         roi=rules.crop_hip.output.roi,
         plans=[model / "plan.json" for model in MODELS],
-        weights=[model / "weights.h5" for model in MODELS],
+        weights=[path for model in MODELS for path in weights_files(model)],
     output:
         probability="<side>/probability.h5",
     log:

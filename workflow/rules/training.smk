@@ -100,7 +100,7 @@ rule judge_models:
         mem_mb=8000,
         gpu=0 if config["segment"]["device"] == "cpu" else 1,
     params:
-        step=config["segment"]["step"],
+        windows=[config["segment"][key] for key in ("step", "blend", "ends")],
         device=config["segment"]["device"],
         revision=revisions.JUDGE_MODELS,
     message:

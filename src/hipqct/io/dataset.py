@@ -54,12 +54,13 @@ def write_dataset(hips: Iterable[Hip], path, plan: dict) -> None:
 class Dataset:
     """A training set that is open for reading; use it in a ``with`` block.
 
-    Its hips' ``ct`` and ``mask`` are HDF5 datasets: indexing reads that window from the disk.
+    Its hips' ``ct`` and ``mask`` are HDF5 datasets: indexing reads that window from the disk. Nothing is
+    cached: HDF5 would keep a megabyte for each of hundreds of hips.
     """
 
     def __init__(self, path):
         try:
-            self.file = h5py.File(path, "r")
+            self.file = h5py.File(path, "r", rdcc_nbytes=0)
             self.side, self.data = (str(self.file.attrs[key]) for key in ("side", "data"))
             self.spacing_mm = tuple(float(v) for v in self.file.attrs["spacing_mm"])
         except (OSError, KeyError) as error:

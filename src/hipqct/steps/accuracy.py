@@ -19,14 +19,16 @@ from hipqct.phantom import SYNTHETIC
 log = logging.getLogger(__name__)
 
 
-def judge_models(dataset_path, plan_paths, tested_path, cohort: str, step, device: str, threads: int) -> None:
+def judge_models(
+    dataset_path, plan_paths, tested_path, cohort: str, windows, device: str, threads: int
+) -> None:
     """Segment the test set by the mean of a cohort's models and write one row of scores per hip.
 
     A hip whose probabilities show no femur has the status ``failed``.
 
     Args:
         plan_paths: plan.json of the folds' models.
-        step: slices between windows, as at inference.
+        windows: step, blend and ends of `hipqct.predict.predict_probability`, as at inference.
     """
     from hipqct.engine import load_engine
     from hipqct.predict import predict_probability
@@ -38,7 +40,7 @@ def judge_models(dataset_path, plan_paths, tested_path, cohort: str, step, devic
         voxel_mm3 = float(np.prod(data.spacing_mm))
         for hip in [hip for hip in data.hips(COHORTS[cohort]) if hip.fold == TEST]:
             ct, reference = hip.ct[()], hip.mask[()] > 0
-            maps = [predict_probability(engine, ct, plan, step) for engine, plan in networks]
+            maps = [predict_probability(engine, ct, plan, *windows) for engine, plan in networks]
             row = {"subject": hip.subject, "side": hip.side, "sex": hip.sex, "age": hip.age}
             flags = [SYNTHETIC] if data.data == SYNTHETIC else []
             try:

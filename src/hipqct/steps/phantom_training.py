@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 SIDES = ("left", "right")
 TRAINING, VALIDATION = 1, 0  # folds
+# Crops are kept for the next call, until a step that they hang on changes.
+REVISIONS = (revisions.MAKE_PHANTOM, revisions.RESAMPLE_CT, revisions.CROP_HIP, revisions.TRAINING_CROPS)
+CROPS_FOLDER = "phantoms-" + "-".join(map(str, REVISIONS))
 OTHER_SLICES_MM = (1.0, 1.5, 2.5, 3.0, 3.0, 5.0)
 LONG_SHAFT_MM = (140.0, 240.0)  # how far below the femoral head a long scan ends
 
@@ -49,6 +52,7 @@ def train_on_phantoms(
     first_model_dir=None,
     processes: int = 1,
     piece_mb: float | None = None,
+    kernel_dtype: str = "float32",
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Make phantoms of the training and validation seeds, then train, or go on with, a model on them.
@@ -65,10 +69,11 @@ def train_on_phantoms(
         first_model_dir: start from this model's weights instead of from random ones.
         processes: for the phantoms.
         piece_mb: write the weights in pieces of at most so many MB.
+        kernel_dtype: ``float16`` halves the weights file.
         tell: called with (phantoms done, phantoms in all).
     """
     model_dir = Path(model_dir)
-    folder = model_dir / f"phantoms-{revisions.MAKE_PHANTOM}"
+    folder = model_dir / CROPS_FOLDER
     seeds = {TRAINING: TRAIN_SEEDS[:phantoms], VALIDATION: VALIDATION_SEEDS[:validation]}
     build_crops([seed for part in seeds.values() for seed in part], folder, processes, tell)
     set_backend(backend)  # after the processes that make phantoms have ended
@@ -92,7 +97,9 @@ def train_on_phantoms(
             "training": {"data": SYNTHETIC, **seeds, "dataset_sha256": hash_file(dataset_path)},
         }
         first_weights = read_model(first_model_dir)[1] if first_model_dir else None
-        train_model(crops, model_dir, recipe, facts, None, minutes, first_weights, True, piece_mb)
+        train_model(
+            crops, model_dir, recipe, facts, None, minutes, first_weights, True, piece_mb, kernel_dtype
+        )
 
 
 def _read_hip(path: Path, part: int) -> Hip:

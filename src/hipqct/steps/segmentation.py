@@ -81,6 +81,7 @@ def segment_femur(
 def _segment(networks: list, settings: dict, roi_path: Path, probability_path: Path) -> None:
     from hipqct.predict import combine_models, predict_probability
 
+    roi_sha256 = hash_file(roi_path)  # before it is read: a crop that changes meanwhile then fits no result
     roi, facts = read_roi(roi_path)
     windows = (settings["step"], settings["blend"], settings["ends"])
     maps = []
@@ -91,7 +92,7 @@ def _segment(networks: list, settings: dict, roi_path: Path, probability_path: P
         maps.append(predict_probability(engine, left, plan, *windows)[mirror])
     probability, disagreement, agreement = combine_models(maps)
     made = {"side": facts["side"], "device": engine.device, "engine": engine.name} | agreement
-    attributes = settings | made | {"roi_sha256": hash_file(roi_path)}
+    attributes = settings | made | {"roi_sha256": roi_sha256}
     write_probability(replace(roi, array=probability), probability_path, attributes, disagreement)
     log.info("Probability of %s: mean %.4f, windows %s", roi_path, float(probability.mean()), windows)
 

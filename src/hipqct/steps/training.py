@@ -112,6 +112,7 @@ def train_model(
     first_weights: dict | None = None,
     verbose: bool = False,
     piece_mb: float | None = None,
+    kernel_dtype: str = "float32",
 ) -> None:
     """Train, or go on with, a model and write its folder; see `train_fold`.
 
@@ -122,12 +123,14 @@ def train_model(
         minutes: bound on this call; the same call later goes on.
         first_weights: start from these.
         piece_mb: write the weights in pieces of at most so many MB.
+        kernel_dtype: ``float16`` halves the weights file.
     """
-    from hipqct.train import get_state, set_state, start_model, train_vnet
+    from hipqct.train import get_state, running_backend, set_state, start_model, train_vnet
     from hipqct.vnet import get_weights
 
     watched = {name: part for name, part in crops.items() if name != "training"}
     training = asdict(recipe) | facts["training"] | {"crops": len(crops["training"])}
+    training |= {"backend": running_backend(), "device": training_device()}
     plan = {"name": facts["name"], "network": recipe.network, **recipe.plan(), "training": training}
     identity = _identity(plan, crops, first_weights)
     model = start_model(recipe, first_weights)
@@ -156,7 +159,7 @@ def train_model(
 
         train_vnet(model, crops["training"], watched, recipe, on_epoch, first_step, minutes, verbose)
     write_history(history, model_dir, with_curves=True)
-    write_model(model_dir, plan, best, piece_mb=piece_mb)
+    write_model(model_dir, plan, best, kernel_dtype, piece_mb)
 
 
 def _identity(plan: dict, crops: dict, first_weights: dict | None) -> str:
@@ -177,6 +180,21 @@ def set_backend(backend: str) -> None:
 
     if running_backend() != backend:
         raise ModelError(f"Keras runs on {running_backend()} already: start a new process for {backend}")
+
+
+def training_device() -> str:
+    """What Keras trains on here, ``gpu`` or ``cpu``; ModelError when it cannot use a GPU that is there."""
+    from hipqct.engine import gpu_is_visible
+    from hipqct.train import sees_gpu
+
+    if sees_gpu():
+        return "gpu"
+    if gpu_is_visible():
+        raise ModelError(
+            "the GPU of this machine cannot be used by Keras' backend: install hipqct[gpu] and a fitting "
+            "driver, or set CUDA_VISIBLE_DEVICES to nothing to train on the CPU"
+        )
+    return "cpu"
 
 
 def write_history(history: list[dict], model_dir: Path, with_curves: bool = False) -> None:

@@ -44,7 +44,7 @@ def divide_cohort(sheet_path, results_dir, folds_path, settings: dict) -> None:
                     )
                 rows.append((subject.subject, side, patient, subject.sex, subject.age))
     table = pd.DataFrame(rows, columns=list(FOLD_COLUMNS[:-1]))
-    strata = [(sex or "", age_band(age)) for sex, age in zip(table["sex"], table["age"], strict=True)]
+    strata = [(sex or "", age_band(age)) for *_, sex, age in rows]
     chosen = (settings["folds"], settings["test_share"], settings["seed"])
     table["fold"] = assign_folds(table["patient"].tolist(), strata, *chosen)
     write_table(table, folds_path)
