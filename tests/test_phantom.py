@@ -98,6 +98,16 @@ def test_the_true_mask_on_the_scans_grid_is_the_phantoms_own(phantom):
         np.testing.assert_array_equal(femur_mask(drawn, side, phantom.ct).array, mask.array)
 
 
+def test_the_true_mask_ends_where_the_field_of_view_ends(phantom):
+    whole = phantom.left_femur
+    middle = int(np.argwhere(whole.array)[:, 0].mean())
+    center_x_mm = whole.to_world((middle, 0, 0))[0]
+    cut = {"cut_edge_mm": float(center_x_mm), "rods": True, "noise_sd_hu": 10.0}
+    mask = femur_mask(sample_parameters(named.CASE_SEEDS[0], **SMALL | cut), "left", phantom.ct).array
+    assert mask[:middle].any() and not mask[middle + 1 :].any()
+    np.testing.assert_array_equal(mask[:middle], whole.array[:middle])
+
+
 def test_the_true_mask_on_a_finer_grid_holds_the_continuous_volume(phantom):
     drawn = sample_parameters(named.CASE_SEEDS[0], **SMALL, rods=True, noise_sd_hu=10.0)
     own = phantom.left_femur

@@ -106,9 +106,13 @@ def femur_mask(parameters: PhantomParameters, side: str, grid: Image) -> Image:
     """The true mask of a phantom's femur on any grid: voxels of which at least half lies inside its surface.
 
     Taken from the continuous shape. The scan's own mask, brought to another grid, would carry the steps of
-    the scan's voxels along: on crops of 0.8 x 0.8 x 3 mm they cost a Dice of 0.007 to 0.010.
+    the scan's voxels along: on crops of 0.8 x 0.8 x 3 mm they cost a Dice of 0.007 to 0.010. What the scan's
+    field of view cuts off is no part of it.
     """
     streams = RandomStreams(parameters.seed)
     bone = Patient(parameters, streams.anatomy).femur(side, streams.texture)
     share, _ = paint_bone(grid.with_array(np.zeros(grid.shape, np.float32)), bone, parameters.scanner)
-    return grid.with_array(share >= 0.5)
+    scan = scan_grid(parameters)
+    index = scan.to_index(grid.to_world(np.indices(grid.shape).reshape(3, -1).T))
+    seen = ((index > -0.5) & (index < np.array(scan.shape) - 0.5)).all(axis=1).reshape(grid.shape)
+    return grid.with_array((share >= 0.5) & seen)
