@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,9 @@ def main() -> None:
     parser.add_argument("--patch", type=int, nargs=3, default=[112, 112, 32])
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    if not (find_spec("torch") and find_spec("monai")):
+        print(f"torch or monai is not installed (pip install torch monai): {RESULTS} stays as it is")
+        return
     from hipqct.phantom.parameters import TRAIN_SEEDS
     from hipqct.steps.phantom_training import build_crops
 
