@@ -174,6 +174,17 @@ def _part(mask: Image, low: float, high: float) -> Image:
     return _with(mask, array)
 
 
+def _stub(mask: Image) -> Image:
+    """The lowest 9 mm shrunk to a stub of a few pixels."""
+    array = np.array(mask.array, bool)
+    for z in np.flatnonzero(array.any((0, 1)))[: max(2, round(9 / mask.spacing_mm[2]))]:
+        x, y = np.argwhere(array[:, :, z]).mean(0).astype(int)
+        kept = np.zeros(array.shape[:2], bool)
+        kept[x - 2 : x + 3, y - 2 : y + 3] = True
+        array[:, :, z] &= kept
+    return _with(mask, array)
+
+
 def _only(mask: Image, *voxels) -> Image:
     array = np.zeros(mask.shape, bool)
     for voxel in voxels:
@@ -184,7 +195,7 @@ def _only(mask: Image, *voxels) -> Image:
 ROUGH = frozenset({"several_components", "filled_cavities", "surface_handles", "empty_slices"})
 ANATOMY = frozenset(
     {"no_anatomical_frame", "head_radius_mm", "head_misfit_mm", "head_coverage", "head_leak_percent"}
-    | {"neck_share", "neck_shaft_angle_deg", "below_head_mm"}
+    | {"neck_share", "neck_shaft_angle_deg", "below_head_mm", "distal_slab_share"}
 )
 
 
@@ -242,13 +253,19 @@ PERTURBATIONS = [
     Perturbation("the wrong side", lambda m: m, _must("neck_share"), allowed=ANATOMY, side="right"),
     Perturbation("a mirrored mask on the wrong side", _mirrored, _must("neck_share"), allowed=ANATOMY),
     *[
-        Perturbation(f"turned by {d} degrees", lambda m, d=d, a=a: _rotated(m, d, a), allowed=ROUGH)
+        # Turned, the flat lower end is cut obliquely.
+        Perturbation(
+            f"turned by {d} degrees",
+            lambda m, d=d, a=a: _rotated(m, d, a),
+            allowed=ROUGH | {"distal_slab_share"},
+        )
         for d, a in ((8, (0, 1)), (-8, (0, 2)), (8, (1, 2)))
     ],
     *[
         Perturbation(f"oblique axes {angles}", lambda m, a=angles: _oblique(m, *a))
         for angles in ((10, 0, 0), (0, -12, 5), (5, 8, 20))
     ],
+    Perturbation("a stub at the lower end", _stub, _must("distal_slab_share"), allowed=ANATOMY | ROUGH),
     Perturbation("the head alone", lambda m: _part(m, 0.6, 1.0), _must("below_head_mm"), allowed=ANATOMY),
     Perturbation(
         "the shaft alone", lambda m: _part(m, 0.0, 0.3), _must("below_head_mm"), allowed=ANATOMY | ROUGH

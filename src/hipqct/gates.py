@@ -5,6 +5,7 @@ import numpy as np
 from hipqct.image import Image
 from hipqct.material import MaterialBins, material_name
 from hipqct.mesh import (
+    DISTAL_SLAB_MM,
     HexMesh,
     Surface,
     TetMesh,
@@ -35,6 +36,7 @@ LIMITS = {
     "neck_share": (0.25, 0.7),
     "neck_shaft_angle_deg": (105, 150),
     "below_head_mm": (50, None),
+    "distal_slab_share": (0.6, 1.5),
     "surface_volume_error_percent": (-0.1, 0.1),
     "hex_volume_error_percent": (-3, 3),
     "tet_volume_error_percent": (-0.5, 0.5),
@@ -48,6 +50,9 @@ LIMITS = {
 }
 
 
+DISTAL_NEXT_MM = 15.0  # what the held slab's sections are compared with
+
+
 def mask_facts(mask: Image) -> dict:
     """Volume of the solid mask, what had to be mended in it, and which ends of the image it touches."""
     solid, facts = solid_mask(mask.array)
@@ -59,7 +64,20 @@ def mask_facts(mask: Image) -> dict:
         "touches_first_slice": bool(solid[:, :, 0].any()),
         "touches_last_slice": bool(solid[:, :, -1].any()),
         "touches_side": bool(solid[[0, -1]].any() or solid[:, [0, -1]].any()),
+        "distal_slab_share": _distal_slab_share(solid, mask),
     }
+
+
+def _distal_slab_share(solid: np.ndarray, mask: Image) -> float:
+    """Mean section of the lowest 6 mm, which are held, over the median one of the 15 mm above them."""
+    sections = solid.sum(axis=(0, 1))[:: 1 if mask.direction[2, 2] >= 0 else -1]
+    sections = sections[sections > 0]
+    slab, above = (max(1, round(mm / mask.spacing_mm[2])) for mm in (DISTAL_SLAB_MM, DISTAL_NEXT_MM))
+    return (
+        float(sections[:slab].mean() / np.median(sections[slab : slab + above]))
+        if len(sections) > slab
+        else 1.0
+    )
 
 
 def surface_facts(surface: Surface, mask_volume_mm3: float) -> dict:
@@ -138,6 +156,7 @@ def _mask_values(facts: dict) -> dict:
     mask = facts["mask"]
     return {
         "several_components": mask["components"],
+        "distal_slab_share": mask["distal_slab_share"],
         "empty_slices": mask["empty_slices"],
         "filled_cavities": mask["filled_voxels"],
         "touches_scan_top": int(mask["touches_last_slice"]),

@@ -61,6 +61,11 @@ def reference_mask(wildcards):
     return os.path.relpath(reference[wildcards.side])
 
 
+def weights_files(model):
+    """A model's weights: one file, or its pieces; one file that training has yet to write."""
+    return sorted(model.glob("weights.h5*")) or [model / "weights.h5"]
+
+
 # A scan without calibration has no moduli: there is nothing to solve, unless the configuration gives one.
 def has_modulus(subject):
     """Whether a hip's models have materials."""

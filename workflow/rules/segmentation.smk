@@ -7,11 +7,6 @@ MODELS = [
 ]
 
 
-def weights_files(model):
-    """A model's weights: one file, or its pieces; one file that training has yet to write."""
-    return sorted(model.glob("weights.h5*")) or [model / "weights.h5"]
-
-
 rule segment_femur:
     input:
         roi=rules.crop_hip.output.roi,
