@@ -25,7 +25,7 @@ from hipqct.io.models import read_model
 from hipqct.io.tables import read_table
 from hipqct.phantom.parameters import TEST_SEEDS, sample_parameters
 from hipqct.steps.accuracy import judge_models
-from hipqct.steps.phantom_training import build_crops, no_changes
+from hipqct.steps.phantom_training import CROPS_FOLDER, build_crops, no_changes
 
 PROJECT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "models.json"
@@ -83,7 +83,8 @@ def main() -> None:
     windows = [chosen[key] for key in ("step", "blend", "ends")]
     seeds = TEST_SEEDS[: options.phantoms]
     with tempfile.TemporaryDirectory() as temporary:
-        folder, dataset_path = options.crops or Path(temporary), Path(temporary) / "dataset.h5"
+        folder = (options.crops or Path(temporary)) / CROPS_FOLDER
+        dataset_path = Path(temporary) / "dataset.h5"
         build_crops(seeds, folder, options.threads, lambda done, total: print(f"{done}/{total}"), no_changes)
         spacing_mm = (plan["pixel_mm"], plan["pixel_mm"], plan["slice_mm"])
         write_dataset(

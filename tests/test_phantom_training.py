@@ -1,7 +1,11 @@
 """Training phantoms: harder than a cohort's, from their own seeds, made once."""
 
-import numpy as np
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+import pytest
+
+from hipqct.errors import ModelError
 from hipqct.io.dataset import Dataset
 from hipqct.io.models import read_model
 from hipqct.io.tables import read_table
@@ -60,3 +64,18 @@ def test_a_model_is_trained_on_phantoms_of_the_seeds_set_apart(tmp_path):
     pieces = sorted((tmp_path / "m").glob("weights.h5.*"))
     assert len(pieces) == 3
     assert max(piece.stat().st_size for piece in pieces) <= 1_000_000
+
+
+def test_the_minutes_bound_the_making_of_phantoms_too(tmp_path, monkeypatch):
+    made = []
+
+    def build(seed, folder, draw):
+        made.append(seed)
+        (folder / f"{seed}.done").touch()
+
+    monkeypatch.setattr(phantom_training, "ProcessPoolExecutor", ThreadPoolExecutor)
+    monkeypatch.setattr(phantom_training, "_build_crops_of", build)
+    monkeypatch.setattr(phantom_training, "train_model", None)  # nothing is trained
+    with pytest.raises(ModelError, match="of 41 phantoms made and nothing trained: the same command goes on"):
+        train_on_phantoms(tmp_path / "m", 40, 1, minutes=0)
+    assert 0 < len(made) < 41

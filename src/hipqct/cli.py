@@ -92,7 +92,7 @@ def add_training_options(train) -> None:
         "--minutes",
         type=float,
         default=float("inf"),
-        help="bound on the training; phantoms come first, some 15 s each",
+        help="bound on this call; phantoms come first, some 15 s each",
     )
     train.add_argument("--first-model", type=Path, help="start from this model's weights")
     train.add_argument("--piece-mb", type=float, help="write the weights in pieces of at most so many MB")

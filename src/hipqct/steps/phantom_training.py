@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
@@ -65,17 +66,21 @@ def train_on_phantoms(
         phantoms, validation: how many of each.
         preset: ``compact`` or ``paper``, the network; backend: what Keras computes with.
         choices: values for fields of `hipqct.train.Recipe`.
-        minutes: bound on the training, not on the making of phantoms.
+        minutes: bound on this call, phantoms included; one epoch is always done once they are made.
         first_model_dir: start from this model's weights instead of from random ones.
         processes: for the phantoms.
         piece_mb: write the weights in pieces of at most so many MB.
         kernel_dtype: ``float16`` halves the weights file.
         tell: called with (phantoms done, phantoms in all).
+
+    Raises:
+        ModelError: the minutes are over before the phantoms are made, or none of them gave a crop.
     """
+    end_s = time.monotonic() + 60 * minutes
     model_dir = Path(model_dir)
     folder = model_dir / CROPS_FOLDER
     seeds = {TRAINING: TRAIN_SEEDS[:phantoms], VALIDATION: VALIDATION_SEEDS[:validation]}
-    build_crops([seed for part in seeds.values() for seed in part], folder, processes, tell)
+    build_crops([*seeds[TRAINING], *seeds[VALIDATION]], folder, processes, tell, end_s=end_s)
     set_backend(backend)  # after the processes that make phantoms have ended
     from hipqct.train import Crop, Recipe
 
@@ -97,8 +102,9 @@ def train_on_phantoms(
             "training": {"data": SYNTHETIC, **seeds, "dataset_sha256": hash_file(dataset_path)},
         }
         first_weights = read_model(first_model_dir)[1] if first_model_dir else None
+        left_minutes = (end_s - time.monotonic()) / 60
         train_model(
-            crops, model_dir, recipe, facts, None, minutes, first_weights, True, piece_mb, kernel_dtype
+            crops, model_dir, recipe, facts, None, left_minutes, first_weights, True, piece_mb, kernel_dtype
         )
 
 
@@ -152,6 +158,7 @@ def build_crops(
     processes: int,
     tell: Callable[[int, int], None],
     changes: Callable[[np.random.Generator], dict] = draw_changes,
+    end_s: float = math.inf,
 ) -> None:
     """Make left and mirrored right crops with their masks from phantoms; crops that are there stay.
 
@@ -162,6 +169,10 @@ def build_crops(
         seeds: numbers from the ranges in `hipqct.phantom.parameters`.
         folder: gets ``{seed}_{side}.npz`` with ct (HU, int16) and mask, and ``{seed}.done``.
         changes: draws what is unlike a cohort's phantom, `draw_changes` or `no_changes`.
+        end_s: when to stop, on the monotonic clock; phantoms begun by then are finished.
+
+    Raises:
+        ModelError: time is up; the same call goes on.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -174,6 +185,12 @@ def build_crops(
         for count, job in enumerate(as_completed(jobs), start=len(seeds) - len(todo) + 1):
             job.result()
             tell(count, len(seeds))
+            if time.monotonic() > end_s and count < len(seeds):
+                pool.shutdown(cancel_futures=True)
+                raise ModelError(
+                    f"time is up with {count} of {len(seeds)} phantoms made and nothing trained: the same "
+                    "command goes on"
+                )
 
 
 def _build_crops_of(seed: int, folder: Path, draw: Callable) -> None:
