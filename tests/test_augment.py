@@ -12,8 +12,10 @@ from hipqct.augment import (
     change_intensity,
     cut_patch,
     draw_augmentation,
+    draw_displacement,
     draw_field,
     draw_noise,
+    draw_streaks,
 )
 
 SPACING_MM = (0.8, 0.8, 3.0)
@@ -97,6 +99,34 @@ def test_noise_has_the_sd_asked_for_and_its_grain(grain_mm):
     assert neighbours == pytest.approx(0.8 if grain_mm else 0.0, abs=0.1)
 
 
+def test_streaks_lie_along_x_only_and_have_the_sd_asked_for():
+    streaks = draw_streaks(SHAPE, SPACING_MM, Augmentation(streaks_hu=40.0, noise_seed=1))
+    assert streaks.std() == pytest.approx(40, rel=1e-3)
+    along, across = (
+        np.corrcoef(np.moveaxis(streaks, axis, 0)[:-1].ravel(), np.moveaxis(streaks, axis, 0)[1:].ravel())[
+            0, 1
+        ]
+        for axis in (0, 1)
+    )
+    assert along > 0.95
+    assert abs(across) < 0.1
+
+
+def test_bending_moves_ct_and_mask_alike_by_the_millimetres_asked_for_and_never_folds():
+    shape, bent = (96, 96, 32), Augmentation(elastic_mm=3.0, noise_seed=4)
+    shift_mm = draw_displacement(shape, SPACING_MM, bent)
+    assert 1.0 < shift_mm.std() < 3.0
+    for axis, mm in enumerate(SPACING_MM):
+        assert np.gradient(shift_mm[axis], mm, axis=axis).min() > -0.9
+    ramps = np.stack(offsets_mm(shape)).astype(np.float32)
+    centre = (np.array(shape) - 1) / 2
+    inside = np.all(np.abs(ramps + shift_mm) < np.abs(ramps).max(axis=(1, 2, 3), keepdims=True), axis=0)
+    for axis in range(3):
+        found = cut_patch(ramps[axis], SPACING_MM, centre, shape, bent) - ramps[axis]
+        np.testing.assert_allclose(found[inside], shift_mm[axis][inside], atol=1e-3)
+    assert not bent.keeps_grid
+
+
 def test_blur_keeps_a_constant():
     ct = np.full((16, 16, 8), 300, np.int16)
     np.testing.assert_allclose(change_intensity(ct, SPACING_MM, Augmentation(blur_mm=1.0)), 300, rtol=1e-5)
@@ -130,8 +160,9 @@ def test_mirroring_is_a_flip_across_the_sagittal_plane():
     assert not any(draw_augmentation(np.random.default_rng(seed), Ranges()).mirrored for seed in range(50))
 
 
+@pytest.mark.parametrize("elastic_mm", [0.0, 1.5])
 @pytest.mark.parametrize("place", [(31.5, 31.5, 9.5), (5.0, 60.0, 1.0), (-8.0, 31.0, 25.0)])
-def test_only_the_box_that_is_needed_is_read(place):
+def test_only_the_box_that_is_needed_is_read(place, elastic_mm):
     """An array that counts what is read of it gives the patch of the whole array."""
 
     class Watched:
@@ -143,7 +174,7 @@ def test_only_the_box_that_is_needed_is_read(place):
             return part
 
     array = np.random.default_rng(1).normal(0, 100, SHAPE).astype(np.float32)
-    changes = Augmentation(rotation_deg=(10.0, -5.0, 12.0), scale=1.1)
+    changes = Augmentation(rotation_deg=(10.0, -5.0, 12.0), scale=1.1, elastic_mm=elastic_mm)
     watched = Watched()
     found = cut_patch(watched, SPACING_MM, place, (16, 16, 8), changes)
     padded = np.pad(array, 40, mode="edge")

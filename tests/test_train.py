@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hipqct.augment import Ranges
-from hipqct.network import PAPER
+from hipqct.network import PAPER, PRESETS
 from hipqct.predict import normalise
 from hipqct.train import (
     Crop,
@@ -76,6 +76,19 @@ def test_a_restart_goes_on_as_if_never_stopped_and_learns():
     assert later[0]["epoch"] == 3
     for name, values in states[30].items():
         np.testing.assert_allclose(again[30][name], values, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_learns_a_patch(preset):
+    recipe = Recipe(network=PRESETS[preset] | {"dropout": 0.0}, learning_rate=1e-3)
+    model, rng = start_model(recipe), np.random.default_rng(0)
+    ct = rng.random((1, 16, 16, 8, 1)).astype(np.float32)
+    truth = (ct > 0.6).astype(np.float32)
+    losses = []
+    for _ in range(4):
+        model.reset_metrics()
+        losses.append(float(model.train_on_batch(ct, truth)[0]))
+    assert losses[-1] < losses[0] - 0.02
 
 
 def test_the_clock_ends_a_training_after_a_whole_epoch():

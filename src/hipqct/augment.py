@@ -14,6 +14,8 @@ from scipy.spatial.transform import Rotation
 BONE_HU = 150.0  # above this a voxel is taken to hold bone; fat, muscle and water lie below
 SOFT_TISSUE_HU = 50.0  # muscle, the fixed point of contrast
 FIELD_NODE_MM = 30.0  # distance of the nodes of the density field: one bone from the next
+ELASTIC_NODE_MM = 40.0  # distance of the nodes of the elastic displacement: larger than the neck is thick
+STREAK_MM = 12.0  # sigma along x of the streaks that few photons through both hips leave
 GAMMA_RANGE_HU = (-200.0, 1500.0)
 
 
@@ -33,6 +35,11 @@ class Ranges:
     noise_grain: tuple[float, tuple[float, float]] = (0.6, (0.3, 1.2))  # in-plane sigma of the noise, mm
     truncation: tuple[float, tuple[float, float]] = (0.1, (0.2, 0.9))  # share of the patch kept along z
     mirror: tuple[float, tuple[float, float]] = (0.0, (1.0, 1.0))  # across the sagittal plane: 1 is mirrored
+    elastic: tuple[float, tuple[float, float]] = (
+        0.0,
+        (0.5, 3.0),
+    )  # SD in mm of a smooth displacement, each axis
+    low_dose: tuple[float, tuple[float, float]] = (0.0, (10.0, 60.0))  # SD in HU of streaks from side to side
 
 
 @dataclass(frozen=True)
@@ -53,11 +60,13 @@ class Augmentation:
     keep_head_end: bool = False  # which end a truncation keeps
     noise_seed: int = field(default=0, repr=False)
     mirrored: bool = False
+    elastic_mm: float = 0.0
+    streaks_hu: float = 0.0
 
     @property
     def keeps_grid(self) -> bool:
         """Whether patches lie along the crop's own axes, in voxels of its size."""
-        return self.rotation_deg == (0.0, 0.0, 0.0) and self.scale == 1
+        return self.rotation_deg == (0.0, 0.0, 0.0) and self.scale == 1 and not self.elastic_mm
 
 
 def draw_augmentation(rng: np.random.Generator, ranges: Ranges) -> Augmentation:
@@ -85,11 +94,13 @@ def draw_augmentation(rng: np.random.Generator, ranges: Ranges) -> Augmentation:
         keep_head_end=bool(rng.random() < 0.5),
         noise_seed=int(rng.integers(2**32)),
         mirrored=bool(draw(ranges.mirror, 0.0)),
+        elastic_mm=draw(ranges.elastic, 0.0),
+        streaks_hu=draw(ranges.low_dose, 0.0),
     )
 
 
 def cut_patch(array: np.ndarray, spacing_mm, centre, size, augmentation: Augmentation) -> np.ndarray:
-    """Cut a rotated, scaled patch of ``size`` voxels round index ``centre``, linearly interpolated, float32.
+    """Cut a rotated, scaled, bent patch of ``size`` voxels round index ``centre``: linear, float32.
 
     Outside the array its edge repeats, as at inference (`hipqct.predict`). A scale of 1.1 makes the hip
     10% larger. ``array`` may be an HDF5 dataset: only the box that the patch needs is read.
@@ -99,26 +110,28 @@ def cut_patch(array: np.ndarray, spacing_mm, centre, size, augmentation: Augment
     matrix = turn * spacing_mm / spacing_mm[:, None] / augmentation.scale
     middle = (np.asarray(size, float) - 1) / 2
     offset = centre - matrix @ middle
-    low, box = _needed_box(matrix, offset, size, array.shape)
+    bend = draw_displacement(size, spacing_mm, augmentation) / spacing_mm.reshape(3, 1, 1, 1)
+    low, box = _needed_box(matrix, offset, size, array.shape, np.abs(bend).max(axis=(1, 2, 3)))
     part = np.asarray(array[box])
-    patch = affine_transform(
-        part.view(np.uint8) if part.dtype == bool else part,
-        matrix,
-        offset - low,
-        output_shape=tuple(size),
-        output=np.float32,
-        order=1,
-        mode="nearest",
-    )
+    part = part.view(np.uint8) if part.dtype == bool else part
+    how = {"output": np.float32, "order": 1, "mode": "nearest"}
+    if augmentation.elastic_mm:
+        places = np.tensordot(matrix, np.indices(size), 1) + (offset - low).reshape(3, 1, 1, 1) + bend
+        patch = map_coordinates(part, places, **how)
+    else:
+        patch = affine_transform(part, matrix, offset - low, output_shape=tuple(size), **how)
     return _truncate(patch[::-1] if augmentation.mirrored else patch, augmentation)
 
 
-def _needed_box(matrix: np.ndarray, offset: np.ndarray, size, shape) -> tuple[np.ndarray, tuple]:
-    """First index and slices of the part of an array that a patch's voxels lie in, neighbours included."""
+def _needed_box(matrix: np.ndarray, offset: np.ndarray, size, shape, reach) -> tuple[np.ndarray, tuple]:
+    """First index and slices of the part of an array that a patch's voxels lie in, neighbours included.
+
+    ``reach``: how many voxels along each axis they may be displaced from the affine grid.
+    """
     corners = np.stack(np.meshgrid(*[(0, n - 1) for n in size], indexing="ij"), -1).reshape(-1, 3)
     places = corners @ matrix.T + offset
-    low = np.clip(np.floor(places.min(axis=0)).astype(int), 0, np.subtract(shape, 1))
-    high = np.clip(np.ceil(places.max(axis=0)).astype(int) + 1, low + 1, shape)
+    low = np.clip(np.floor(places.min(axis=0) - reach).astype(int), 0, np.subtract(shape, 1))
+    high = np.clip(np.ceil(places.max(axis=0) + reach).astype(int) + 1, low + 1, shape)
     return low, tuple(slice(a, b) for a, b in zip(low, high, strict=True))
 
 
@@ -133,7 +146,7 @@ def _truncate(patch: np.ndarray, augmentation: Augmentation) -> np.ndarray:
 
 
 def change_intensity(ct: np.ndarray, spacing_mm, augmentation: Augmentation) -> np.ndarray:
-    """Apply density, contrast, brightness, gamma, blur and noise, in this order, to HU; float32."""
+    """Apply density, contrast, brightness, gamma, blur, noise and streaks, in this order, to HU; float32."""
     a = augmentation
     ct = ct.astype(np.float32)
     factor = a.bone * draw_field(ct.shape, spacing_mm, a) if a.bone_field else a.bone
@@ -147,16 +160,34 @@ def change_intensity(ct: np.ndarray, spacing_mm, augmentation: Augmentation) -> 
         ct = gaussian_filter(ct, a.blur_mm / np.asarray(spacing_mm))
     if a.noise_hu:
         ct = ct + draw_noise(ct.shape, spacing_mm, a)
+    if a.streaks_hu:
+        ct = ct + draw_streaks(ct.shape, spacing_mm, a)
     return ct.astype(np.float32)
 
 
 def draw_field(shape, spacing_mm, augmentation: Augmentation) -> np.ndarray:
     """A smooth positive field about 1: one bone denser, the next less so; linear between random nodes."""
-    positions = [np.arange(n) * mm / FIELD_NODE_MM for n, mm in zip(shape, spacing_mm, strict=True)]
-    nodes = [int(p[-1]) + 2 for p in positions]
     rng = np.random.default_rng([augmentation.noise_seed, 1])
-    logs = rng.normal(0, augmentation.bone_field, nodes).astype(np.float32)
-    return np.exp(map_coordinates(logs, np.meshgrid(*positions, indexing="ij"), order=1))
+    return np.exp(
+        _draw_between_nodes(rng, augmentation.bone_field, shape, spacing_mm, FIELD_NODE_MM, order=1)
+    )
+
+
+def draw_displacement(shape, spacing_mm, augmentation: Augmentation) -> np.ndarray:
+    """Whence each voxel of a bent patch comes: shift in mm along each axis, ``(3, x, y, z)``, cubic."""
+    rng, sd_mm = np.random.default_rng([augmentation.noise_seed, 2]), augmentation.elastic_mm
+    if not sd_mm:
+        return np.zeros((3, 1, 1, 1), np.float32)
+    axes = range(3)
+    return np.stack([_draw_between_nodes(rng, sd_mm, shape, spacing_mm, ELASTIC_NODE_MM, 3) for _ in axes])
+
+
+def _draw_between_nodes(rng, sd, shape, spacing_mm, node_mm: float, order: int) -> np.ndarray:
+    """Normal values of that SD at nodes of a grid, splines of that order between them; float32."""
+    positions = [np.arange(n) * mm / node_mm for n, mm in zip(shape, spacing_mm, strict=True)]
+    nodes = [int(p[-1]) + 2 for p in positions]
+    values = rng.normal(0, sd, nodes).astype(np.float32)
+    return map_coordinates(values, np.meshgrid(*positions, indexing="ij"), order=order, mode="nearest")
 
 
 def draw_noise(shape, spacing_mm, augmentation: Augmentation) -> np.ndarray:
@@ -168,3 +199,11 @@ def draw_noise(shape, spacing_mm, augmentation: Augmentation) -> np.ndarray:
                 noise, augmentation.noise_grain_mm / spacing_mm[axis], axis, mode="wrap"
             )
     return noise * np.float32(augmentation.noise_hu / noise.std())
+
+
+def draw_streaks(shape, spacing_mm, augmentation: Augmentation) -> np.ndarray:
+    """Noise of SD ``streaks_hu`` drawn out along x, as where a beam of low dose crosses both hips."""
+    rng = np.random.default_rng([augmentation.noise_seed, 3])
+    noise = rng.standard_normal(shape, dtype=np.float32)
+    streaks = gaussian_filter1d(noise, STREAK_MM / spacing_mm[0], axis=0, mode="wrap")
+    return streaks * np.float32(augmentation.streaks_hu / streaks.std())
