@@ -47,12 +47,12 @@ WITH = {"elastic": {"elastic": 0.3}, "low_dose": {"low_dose": 0.3}}
 VARIANTS = {
     "all": (ALL, 1),
     "all, another seed": (ALL, 2),
+    "none": ({}, 1),
+    **{f"with {name}": (ALL | more, 1) for name, more in WITH.items()},
     **{
         f"without {name}": ({k: p for k, p in ALL.items() if k not in left}, 1)
         for name, left in WITHOUT.items()
     },
-    **{f"with {name}": (ALL | more, 1) for name, more in WITH.items()},
-    "none": ({}, 1),
 }
 FIRST_SEED, STEP = 700, 5  # of the training phantoms; slices between windows
 
