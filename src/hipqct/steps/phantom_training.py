@@ -64,7 +64,7 @@ def train_on_phantoms(
     Args:
         model_dir: gets ``phantoms-*/`` (crops), phantoms.h5, checkpoint.h5, and the model.
         phantoms, validation: how many of each.
-        preset: ``compact`` or ``paper``, the network; backend: what Keras computes with.
+        preset: ``compact``, ``medium`` or ``paper``, the network; backend: what Keras computes with.
         choices: values for fields of `hipqct.train.Recipe`.
         minutes: bound on this call, phantoms included; one epoch is always done once they are made.
         first_model_dir: start from this model's weights instead of from random ones.
