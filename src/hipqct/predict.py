@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import label
 from scipy.special import ndtr
 
 from hipqct.engine import Engine
@@ -18,10 +19,11 @@ LEAST_WEIGHT = 1e-3  # of a window's outermost slices under a Gaussian; they may
 
 # Adaptive windows. What a survey of few windows gives this probability or more is looked at, with a margin.
 SEEN, MARGIN_PIXELS = 0.1, 16
+LEAST_PIECE = 0.05  # smaller pieces, as shares of the largest, are not looked at: the mask keeps one body
 # Odd: the network halves its windows three times, so its answer depends on their start modulo 8.
-FIRST_STEP = 3
+FIRST_STEP = 5
 # More of the mask than this expected to change under all windows (as 1 - Dice), and they are all computed.
-DOUBT = 0.003
+DOUBT = 0.002
 # Voxels whose mean lies more standard errors than this from 0.5 will not change sides.
 SURE_ERRORS = 5.0
 
@@ -105,10 +107,10 @@ def predict_probability(
 def adapt_windows(engine: Engine, padded: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The mean over windows of step 1 from a fraction of them, and from all of them where that leaves doubt.
 
-    A survey of windows end to end finds where the femur may be. Only there, 16 pixels round it, windows are
-    computed at every third place. How the windows scatter tells how much of the mask the others would change
-    (systematic sampling taken as random, which overestimates); where that is more than `DOUBT`, they are
-    computed too. Outside, the survey stands.
+    A survey of windows end to end finds where the femur may be. Only there, 16 pixels round it, every fifth
+    window is computed and joins the survey's. How the windows scatter tells how much of the mask the others
+    would change (systematic sampling taken as random, which overestimates); where that is more than `DOUBT`,
+    they are computed too. Outside, the survey stands.
 
     Args:
         padded: normalised, in plane a multiple of 8.
@@ -116,23 +118,26 @@ def adapt_windows(engine: Engine, padded: np.ndarray, weights: np.ndarray) -> np
     """
     slices = len(weights)
     survey = Votes(engine, padded, weights)
-    survey.cast(window_starts(padded.shape[2], slices, slices))
+    ends = window_starts(padded.shape[2], slices, slices)
+    survey.cast(ends)
     result = survey.mean()
     seen = result >= SEEN
     if not seen.any():
         return result
+    pieces, _ = label(seen)
+    voxels = np.bincount(pieces.ravel())[1:]
+    seen = np.isin(pieces, 1 + np.flatnonzero(voxels >= LEAST_PIECE * voxels.max()))
     held = np.flatnonzero(seen.any(axis=(0, 1)))
-    starts = window_starts(padded.shape[2], slices, 1)
-    starts = [z for z in starts if z <= held[-1] and z + slices > held[0]]
+    every = window_starts(padded.shape[2], slices, 1)
+    near = [z for z in every if z <= held[-1] and z + slices > held[0]]
     region = tuple(_widen(seen.any(axis=(1 - axis, 2)), padded.shape[axis]) for axis in (0, 1))
-    votes = Votes(engine, padded[region], weights)
-    few = sorted({*starts[::FIRST_STEP], starts[-1]})
-    votes.cast(few)
-    change = votes.expected_change(starts)
+    votes = survey.within(region)
+    few = {*near[::FIRST_STEP], near[-1]} - {*ends}
+    votes.cast(sorted(few))
+    change = votes.expected_change(sorted({*near, *ends}))
     if change > DOUBT:
-        votes.cast(sorted({*starts} - {*few}))
-    voted = votes.count > 0
-    result[region][:, :, voted] = votes.mean()[:, :, voted]
+        votes.cast(sorted({*near} - few - {*ends}))
+    result[region] = votes.mean()
     shape = [side.stop - side.start for side in region]
     log.info("%s windows of %s x %s pixels, expected change %.5f", int(votes.cast_of), *shape, change)
     return result
@@ -158,6 +163,13 @@ class Votes:
         self.squares = np.zeros(self.stack.shape, np.float32)
         self.weight, self.count = np.zeros((2, self.stack.shape[2]), np.float32)
         self.cast_of = 0
+
+    def within(self, region: tuple[slice, slice]) -> "Votes":
+        """The same votes in a part of the plane only, where further windows can be cast."""
+        part = Votes(self.engine, self.stack[region], self.weights)
+        part.total, part.squares = self.total[region].copy(), self.squares[region].copy()
+        part.weight, part.count = self.weight.copy(), self.count.copy()
+        return part
 
     def cast(self, starts: list[int]) -> None:
         """Compute the windows that start at these slices."""
