@@ -20,6 +20,10 @@ OPTIONS = {"cube_mm": 4.0, "tet_mm": 5.0, "points_per_edge": 2}
 COARSE = {"hex_volume_error_percent": [-8, 8], "hex_mineral_error_percent": [-8, 8]}
 
 
+# These scans have no calibration and end where the shaft begins.
+ALWAYS = {"uncalibrated", "shaft_length_mm"}
+
+
 @dataclass(frozen=True)
 class Perturbation:
     """What is done to a mask, and the flags or the refusal (a word of its sentence) that must follow.
@@ -31,12 +35,12 @@ class Perturbation:
     change: Callable[[Image], Image]
     flags: frozenset[str] = frozenset()
     refused: str = ""
-    allowed: frozenset[str] = field(default=frozenset({"uncalibrated"}))
+    allowed: frozenset[str] = field(default=frozenset())
     side: str = "left"
 
     def is_right(self, found: set[str]) -> bool:
         """Whether these flags are those that must and may come."""
-        return self.flags <= found <= self.flags | self.allowed | {"uncalibrated"}
+        return self.flags <= found <= self.flags | self.allowed | ALWAYS
 
 
 @lru_cache

@@ -46,7 +46,7 @@ def test_a_calibrated_scan_gives_a_model_with_materials(scan, tmp_path):
     folder, mask = scan
     facts = export(folder, tmp_path, slope=0.8, intercept=-5.0)
     volume_mm3 = mask.array.sum() * mask.voxel_volume_mm3
-    assert facts["flags"] == [] and not facts["uncalibrated"]
+    assert facts["flags"] == ["shaft_length_mm"] and not facts["uncalibrated"]
     assert facts["mask"]["volume_mm3"] == pytest.approx(volume_mm3, rel=1e-6)
     assert abs(facts["surface"]["volume_error_percent"]) < 0.1
     assert facts["surface"]["euler_number"] == 2
@@ -92,7 +92,7 @@ def test_surface_and_cubes_lie_on_each_other_and_on_the_mask_in_the_world(scan, 
 
 def test_without_a_calibration_there_are_no_moduli_and_every_file_says_so(scan, tmp_path):
     facts = export(scan[0], tmp_path)
-    assert facts["uncalibrated"] and facts["flags"] == ["uncalibrated"]
+    assert facts["uncalibrated"] and set(facts["flags"]) == {"uncalibrated", "shaft_length_mm"}
     assert facts["material"] is None
     for name in ("hex.inp", "tet.inp"):
         text = (tmp_path / name).read_text()
@@ -165,6 +165,7 @@ def test_faults_of_the_mask_become_flags(tmp_path):
         "filled_cavities",
         "touches_scan_top",
         "head_coverage",
+        "shaft_length_mm",
         "hex_modulus_max_mpa",
         "tet_modulus_max_mpa",
     }

@@ -115,7 +115,7 @@ def test_one_modulus_for_an_uncalibrated_scan_is_marked_everywhere(tmp_path):
         assert b"UNCALIBRATED" in (tmp_path / name).read_bytes()[:400]
     assert "5000, 0.3" in (tmp_path / "hex.inp").read_text()
     assert (read_vtu(tmp_path / "hex.vtu").cell_data["youngs_modulus_mpa"] == 5000).all()
-    assert json.loads((tmp_path / "mesh.json").read_text())["flags"] == ["uncalibrated"]
+    assert "uncalibrated" in json.loads((tmp_path / "mesh.json").read_text())["flags"]
 
 
 @pytest.mark.parametrize("model", ["hex", "tet"])

@@ -7,7 +7,7 @@ from test_hexahedra import femur_like
 from hipqct.errors import MeshError
 from hipqct.image import Image
 from hipqct.mesh import TET_EDGES, Surface, dihedral_angles_deg, euler_number, is_closed, tet_volumes_mm3
-from hipqct.tetrahedra import _boundary_faces, build_tetrahedra
+from hipqct.tetrahedra import boundary_faces, build_tetrahedra
 
 
 def ball(radius_mm=18.0, spacing_mm=(0.8, 0.8, 3.0)) -> Image:
@@ -37,7 +37,7 @@ def test_a_femur_meshes_with_good_angles_and_the_masks_volume(size_mm):
 
 def test_neighbours_fit_and_the_boundary_is_one_closed_sphere(femur):
     """Every inner face belongs to two elements: else the boundary would be larger, or open."""
-    faces = _boundary_faces(femur.cells[:, :4])
+    faces = boundary_faces(femur.cells[:, :4])
     surface = Surface(femur.points_mm, faces)
     assert is_closed(surface)
     assert euler_number(surface) == 2

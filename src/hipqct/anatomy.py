@@ -53,7 +53,7 @@ class FemurFrame:
         neck_center_mm, neck_area_mm2: of the neck's narrowest section.
         neck_axis: from the head's centre to that of the neck, unit.
         shaft_axis: along the shaft towards the head, unit.
-        shaft_length_mm: length that the shaft's axis was taken from; 0 where it is the scan's axis instead.
+        shaft_length_mm: of the shaft proper; its own axis is taken from 20 mm or more, else the scan's.
         below_head_mm: from the head's centre down to the mask's lowest slice.
     """
 
@@ -69,6 +69,11 @@ class FemurFrame:
     shaft_axis: np.ndarray
     shaft_length_mm: float
     below_head_mm: float
+
+    @property
+    def has_own_shaft(self) -> bool:
+        """Whether the shaft's axis is its own; else it is the scan's, for want of shaft."""
+        return self.shaft_length_mm >= SHORTEST_SHAFT_MM
 
     @property
     def lateral(self) -> np.ndarray:
@@ -89,7 +94,7 @@ class FemurFrame:
 
     def facts(self) -> dict:
         """Everything as plain numbers, for JSON."""
-        names = [*self.__dataclass_fields__, "lateral", "posterior", "neck_shaft_angle_deg"]
+        names = [*self.__dataclass_fields__, "has_own_shaft", "lateral", "posterior", "neck_shaft_angle_deg"]
         values = {name: getattr(self, name) for name in names}
         return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()}
 
@@ -249,7 +254,7 @@ def _narrowest(mask, samples, center_mm, radius_mm, axis):
 
 
 def _find_shaft(mask, solid, center_mm, radius_mm, up):
-    """Unit vector up the shaft and the length it was taken from, or the scan's axis and 0."""
+    """Unit vector up the shaft, or the scan's axis where it is too short, and the shaft's length."""
     centroids = []
     for z in np.flatnonzero(solid.any(axis=(0, 1))):
         middle = np.argwhere(solid[:, :, z]).mean(axis=0)
@@ -259,7 +264,7 @@ def _find_shaft(mask, solid, center_mm, radius_mm, up):
     shaft = height_mm < -SHAFT_FROM_RADII * radius_mm
     length_mm = float(np.ptp(height_mm[shaft])) if shaft.sum() > 2 else 0.0
     if length_mm < SHORTEST_SHAFT_MM:
-        return up, 0.0
+        return up, length_mm
     points = centroids[shaft]
     axis = np.linalg.svd(points - points.mean(axis=0))[2][0]
     return axis * np.sign(axis @ up), length_mm

@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from hipqct.anatomy import SHORTEST_SHAFT_MM
 from hipqct.image import Image
+from hipqct.loads import overlapping_nodes
 from hipqct.material import MaterialBins, material_name
 from hipqct.mesh import (
     DISTAL_SLAB_MM,
@@ -18,6 +20,7 @@ from hipqct.mesh import (
     tet_volumes_mm3,
 )
 from hipqct.surface import solid_mask
+from hipqct.tetrahedra import boundary_faces
 
 # What every check must lie between; None is no bound. The configuration explains each.
 LIMITS = {
@@ -27,6 +30,7 @@ LIMITS = {
     "touches_scan_top": (None, 0),
     "touches_scan_side": (None, 0),
     "surface_handles": (None, 0),
+    "surface_not_manifold": (None, 0),
     "uncalibrated": (None, 0),
     "no_anatomical_frame": (None, 0),
     "head_radius_mm": (17, 32),
@@ -36,11 +40,19 @@ LIMITS = {
     "neck_share": (0.25, 0.7),
     "neck_shaft_angle_deg": (105, 150),
     "below_head_mm": (50, None),
+    "shaft_length_mm": (SHORTEST_SHAFT_MM, None),
     "distal_slab_share": (0.6, 1.5),
     "surface_volume_error_percent": (-0.1, 0.1),
     "hex_volume_error_percent": (-3, 3),
     "tet_volume_error_percent": (-0.5, 0.5),
     "tet_min_dihedral_deg": (10, None),
+    "tet_min_volume_mm3": (1e-6, None),
+    "tet_not_manifold": (None, 0),
+    "hex_min_jacobian_mm3": (1e-6, None),
+    "hex_empty_sets": (None, 0),
+    "tet_empty_sets": (None, 0),
+    "hex_sets_overlap": (None, 0),
+    "tet_sets_overlap": (None, 0),
     "hex_mineral_error_percent": (-2, 2),
     "tet_mineral_error_percent": (-2, 2),
     "hex_at_minimum_percent": (None, 10),
@@ -95,8 +107,9 @@ def surface_facts(surface: Surface, mask_volume_mm3: float) -> dict:
 
 
 def tet_facts(mesh: TetMesh, mask_volume_mm3: float, bins: MaterialBins | None) -> dict:
-    """Size, volume error, worst angle and sets (members of each) of a tetrahedral mesh."""
+    """Size, volume error, worst angle, boundary and sets (members of each) of a tetrahedral mesh."""
     volumes_mm3 = tet_volumes_mm3(mesh.points_mm, mesh.cells)
+    boundary = Surface(mesh.points_mm, boundary_faces(mesh.cells[:, :4]))
     return {
         **mesh.facts,
         "nodes": len(mesh.points_mm),
@@ -105,7 +118,9 @@ def tet_facts(mesh: TetMesh, mask_volume_mm3: float, bins: MaterialBins | None) 
         "volume_error_percent": 100 * (float(volumes_mm3.sum()) / mask_volume_mm3 - 1),
         "min_volume_mm3": float(volumes_mm3.min()),
         "min_dihedral_deg": float(dihedral_angles_deg(mesh.points_mm, mesh.cells).min()),
+        "boundary_closed": is_closed(boundary),
         "node_sets": {name: len(nodes) for name, nodes in mesh.node_sets.items()},
+        "overlapping_nodes": overlapping_nodes(mesh),
         "element_sets": _element_sets(len(mesh.cells), bins),
     }
 
@@ -126,6 +141,7 @@ def hex_facts(mesh: HexMesh, mask_volume_mm3: float, bins: MaterialBins | None) 
         "volume_error_percent": 100 * (volume_mm3 / mask_volume_mm3 - 1),
         "min_jacobian_mm3": float(corner_jacobians_mm3(mesh.points_mm, mesh.cells).min()),
         "node_sets": {name: len(nodes) for name, nodes in mesh.node_sets.items()},
+        "overlapping_nodes": overlapping_nodes(mesh),
         "element_sets": _element_sets(len(mesh.cells), bins),
     }
 
@@ -134,13 +150,15 @@ def check_gates(facts: dict, limits: dict) -> dict:
     """Every check with its value and limits; one that does not pass becomes a flag of the same name.
 
     A shaft that is cut by the first slice is how hip scans are and no gate; a head cut by the last is one.
+    What cannot be looked at is left out: ``no_anatomical_frame`` or ``uncalibrated`` then tells why.
 
     Args:
         facts: of mesh.json.
         limits: by name ``(low, high)``, None for no bound; those left out are `LIMITS`'.
     """
     limits = LIMITS | limits
-    values = _mask_values(facts) | _anatomy_values(facts["anatomy"]) | _material_values(facts)
+    values = _mask_values(facts) | _anatomy_values(facts["anatomy"])
+    values |= _mesh_values(facts) | _material_values(facts)
     return {
         name: {"value": value, "low": low, "high": high, "passed": _within(value, low, high)}
         for name, value in values.items()
@@ -161,23 +179,36 @@ def _mask_values(facts: dict) -> dict:
         "filled_cavities": mask["filled_voxels"],
         "touches_scan_top": int(mask["touches_last_slice"]),
         "touches_scan_side": int(mask["touches_side"]),
-        "surface_handles": 1 - facts["surface"]["euler_number"] // 2,
-        "surface_volume_error_percent": facts["surface"]["volume_error_percent"],
-        "hex_volume_error_percent": facts["hex"]["volume_error_percent"],
-        "tet_volume_error_percent": facts["tet"]["volume_error_percent"],
-        "tet_min_dihedral_deg": facts["tet"]["min_dihedral_deg"],
         "uncalibrated": int(facts["uncalibrated"]),
     }
+
+
+def _mesh_values(facts: dict) -> dict:
+    surface, hexes, tets = facts["surface"], facts["hex"], facts["tet"]
+    values = {
+        "surface_handles": 1 - surface["euler_number"] // 2,
+        "surface_not_manifold": int(not surface["closed"]),
+        "surface_volume_error_percent": surface["volume_error_percent"],
+        "tet_min_dihedral_deg": tets["min_dihedral_deg"],
+        "tet_min_volume_mm3": tets["min_volume_mm3"],
+        "tet_not_manifold": int(not tets["boundary_closed"]),
+        "hex_min_jacobian_mm3": hexes["min_jacobian_mm3"],
+    }
+    for name, mesh in (("hex", hexes), ("tet", tets)):
+        values[f"{name}_volume_error_percent"] = mesh["volume_error_percent"]
+        values[f"{name}_empty_sets"] = sum(count == 0 for count in mesh["node_sets"].values())
+        values[f"{name}_sets_overlap"] = mesh["overlapping_nodes"]
+    return values
 
 
 def _anatomy_values(anatomy: dict | None) -> dict:
     if anatomy is None:
         return {"no_anatomical_frame": 1}
     radius_mm = anatomy["head_radius_mm"]
-    names = ("head_radius_mm", "head_misfit_mm", "head_coverage", "neck_shaft_angle_deg", "below_head_mm")
+    names = ("head_radius_mm", "head_misfit_mm", "head_coverage", "neck_shaft_angle_deg")
     return {
         "no_anatomical_frame": 0,
-        **{name: anatomy[name] for name in names},
+        **{name: anatomy[name] for name in (*names, "below_head_mm", "shaft_length_mm")},
         "head_leak_percent": 100 * anatomy["leak_mm3"] / (4 / 3 * np.pi * radius_mm**3),
         "neck_share": anatomy["neck_area_mm2"] / (np.pi * radius_mm**2),
     }

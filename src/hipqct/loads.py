@@ -8,7 +8,7 @@ from hipqct.anatomy import FemurFrame
 from hipqct.errors import MeshError
 from hipqct.mesh import HexMesh, Surface, TetMesh
 
-DISTAL_SLAB = "DISTAL_SLAB"
+DISTAL_SLAB, HEAD, TROCHANTER = "DISTAL_SLAB", "HEAD_", "TROCHANTER_"
 FIXATIONS = ("clamped", "hinged")
 # Nodes of the head lie within this many radii of its centre.
 HEAD_REACH = 1.3
@@ -46,12 +46,12 @@ class LoadCase:
     @property
     def head_set(self) -> str:
         """Name of the set of nodes under the cap."""
-        return f"HEAD_{self.name.upper()}"
+        return f"{HEAD}{self.name.upper()}"
 
     @property
     def trochanter_set(self) -> str | None:
         """Name of the set of nodes on the plate, if there is one."""
-        return f"TROCHANTER_{self.name.upper()}" if self.contact_depth_mm else None
+        return f"{TROCHANTER}{self.name.upper()}" if self.contact_depth_mm else None
 
 
 def push_direction(case: LoadCase, frame: FemurFrame) -> np.ndarray:
@@ -100,6 +100,17 @@ def add_load_sets(
                     "cap or plate are less deep than an element"
                 )
             mesh.node_sets[name] = nodes
+
+
+def overlapping_nodes(mesh: HexMesh | TetMesh) -> int:
+    """Nodes in two sets that must be apart: the distal slab, and a case's head and trochanter."""
+    count = 0
+    for name, head in mesh.node_sets.items():
+        if name.startswith(HEAD):
+            plate = mesh.node_sets.get(TROCHANTER + name.removeprefix(HEAD), [])
+            together = np.concatenate([head, plate, mesh.node_sets[DISTAL_SLAB]])
+            count += len(together) - len(np.unique(together))
+    return count
 
 
 def _is_lateral(points_mm: np.ndarray, frame: FemurFrame) -> np.ndarray:

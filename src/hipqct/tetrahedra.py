@@ -67,7 +67,7 @@ def build_tetrahedra(mask: Image, size_mm: float = SIZE_MM) -> TetMesh:
             best = excess_mm3, points_mm, tets
         if abs(excess_mm3) <= VOLUME_TOLERANCE * volume_mm3:
             break
-        level_mm += excess_mm3 / surface_area_mm2(Surface(points_mm, _boundary_faces(tets)))
+        level_mm += excess_mm3 / surface_area_mm2(Surface(points_mm, boundary_faces(tets)))
     excess_mm3, points_mm, tets = best
     if abs(excess_mm3) <= VOLUME_LIMIT * volume_mm3:
         return _finish(points_mm, tets, mask, size_mm)
@@ -250,7 +250,7 @@ def _compact(points_mm, tets):
     return points_mm[used], compact.reshape(tets.shape)
 
 
-def _boundary_faces(tets):
+def boundary_faces(tets):
     """Faces that belong to one tetrahedron alone, shape ``(n, 3)``."""
     faces = tets[:, [[1, 2, 3], [0, 3, 2], [0, 1, 3], [0, 2, 1]]].reshape(-1, 3)
     _, first, count = np.unique(np.sort(faces, axis=1), axis=0, return_index=True, return_counts=True)
@@ -263,7 +263,7 @@ def _finish(points_mm, tets, mask, size_mm):
     unique, number = np.unique(edges.reshape(-1, 2), axis=0, return_inverse=True)
     cells = np.concatenate([tets, len(points_mm) + number.reshape(len(tets), 6)], axis=1)
     local_mm = np.concatenate([points_mm, points_mm[unique].mean(axis=1)])
-    faces = _boundary_faces(tets)
+    faces = boundary_faces(tets)
     on_surface = np.zeros(len(local_mm), bool)
     on_surface[faces] = True
     outer_edges = np.unique(np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]], axis=2).reshape(-1, 2), axis=0)

@@ -82,7 +82,7 @@ def load_case_facts(cases: list[LoadCase], frame: FemurFrame) -> dict:
 
 
 def _case_lines(case: LoadCase, push, hinge, frame: FemurFrame) -> list[str]:
-    axes = "the shaft's own" if frame.shaft_length_mm else "the scan's, for want of 20 mm of shaft"
+    axes = "the shaft's own" if frame.has_own_shaft else "the scan's, for want of 20 mm of shaft"
     held = "held" if hinge is None else "rigid, free to turn about {:.6f} {:.6f} {:.6f}".format(*hinge)
     lines = [
         f"load case {case.name}: {case.source}",

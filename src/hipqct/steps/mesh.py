@@ -167,9 +167,11 @@ def _judge(facts: dict, options: dict) -> dict:
     for name in failed:
         if name in options["gate_errors"]:
             gate = gates[name]
+            bounds = {"at least": gate["low"], "at most": gate["high"]}
+            allowed = " and ".join(f"{word} {n:g}" for word, n in bounds.items() if n is not None)
             raise MeshError(
-                f"gate {name} is not passed: {gate['value']:.4g} where {gate['low']} to {gate['high']} is "
-                "allowed; look at the segmentation, or mend gates and gate_errors in the configuration"
+                f"gate {name} is not passed: {gate['value']:.4g} where {allowed} is allowed; look at the "
+                "segmentation, or mend gates and gate_errors in the configuration"
             )
     return {"gates": gates, "flags": failed}
 

@@ -1,0 +1,131 @@
+"""Every gate can fail, becomes a flag of its name, and an error where the configuration wants one."""
+
+import json
+from copy import deepcopy
+
+import numpy as np
+import pytest
+from perturbations import COARSE, OPTIONS, femur
+
+from hipqct.anatomy import find_frame
+from hipqct.errors import MeshError
+from hipqct.gates import LIMITS, check_gates, hex_facts, surface_facts, tet_facts
+from hipqct.hexahedra import build_hexahedra
+from hipqct.image import Image
+from hipqct.io.images import write_image
+from hipqct.mesh import Surface
+from hipqct.steps.mesh import export_mesh
+from hipqct.surface import extract_surface
+from hipqct.tetrahedra import build_tetrahedra
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    """Folder of a femur's mask and scan."""
+    folder, mask = tmp_path_factory.mktemp("scan"), femur()
+    write_image(mask, folder / "mask.nii.gz")
+    write_image(mask.with_array(np.where(mask.array, 300, -50).astype(np.int16)), folder / "ct.nii.gz")
+    return folder
+
+
+def export(scan, out, **options) -> dict:
+    paths = (scan / "mask.nii.gz", scan / "ct.nii.gz", out)
+    export_mesh(*paths, "left", OPTIONS | {"gates": COARSE} | options, slope=0.8, intercept=0.0)
+    return json.loads((out / "mesh.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def facts(scan, tmp_path_factory) -> dict:
+    return export(scan, tmp_path_factory.mktemp("mesh"))
+
+
+def failed(facts: dict, **parts) -> set[str]:
+    """Gates that a hip does not pass once parts of its facts are others."""
+    facts = deepcopy(facts)
+    for name, part in parts.items():
+        facts[name] |= part
+    return {name for name, gate in check_gates(facts, COARSE).items() if not gate["passed"]}
+
+
+def test_a_calibrated_femur_is_asked_every_question_and_told_its_shaft_is_short(facts):
+    assert set(facts["gates"]) == set(LIMITS)
+    assert facts["flags"] == ["shaft_length_mm"]
+    gate = facts["gates"]["shaft_length_mm"]
+    assert gate["value"] == facts["anatomy"]["shaft_length_mm"] < gate["low"] == 20
+    assert not facts["anatomy"]["has_own_shaft"]
+
+
+def test_a_long_shaft_passes_and_has_its_own_axis(facts):
+    mask = femur()
+    longer = np.repeat(mask.array[:, :, :1], 15, axis=2)
+    frame = find_frame(Image(np.concatenate([longer, mask.array], axis=2), mask.spacing_mm), "left")
+    assert frame.shaft_length_mm > 30 and frame.has_own_shaft
+    assert failed(facts, anatomy=frame.facts()) == set()
+
+
+def test_an_element_that_is_inside_out_is_told(facts):
+    tets, hexes = build_tetrahedra(femur(), 8.0), build_hexahedra(femur(), {}, 5.0)
+    tets.cells[7, :2] = tets.cells[7, 1::-1]
+    hexes.cells[7] = hexes.cells[7, [4, 5, 6, 7, 0, 1, 2, 3]]
+    volume_mm3 = facts["mask"]["volume_mm3"]
+    found = failed(facts, tet=tet_facts(tets, volume_mm3, None), hex=hex_facts(hexes, volume_mm3, None))
+    assert {"tet_min_volume_mm3", "hex_min_jacobian_mm3"} <= found
+
+
+def test_a_flat_element_is_told(facts):
+    assert "tet_min_volume_mm3" in failed(facts, tet={"min_volume_mm3": 0.0})
+    assert "hex_min_jacobian_mm3" in failed(facts, hex={"min_jacobian_mm3": 0.0})
+
+
+def test_a_hole_in_the_surface_is_told(facts):
+    surface = extract_surface(femur())
+    torn = Surface(surface.points_mm, surface.triangles[1:])
+    assert "surface_not_manifold" in failed(facts, surface=surface_facts(torn, facts["mask"]["volume_mm3"]))
+
+
+def test_tetrahedra_that_meet_in_an_edge_only_are_told(facts):
+    """Of all that hold one edge inside the bone, two that share no face stay: four faces meet in it."""
+    mesh = build_tetrahedra(femur(), 8.0)
+    corners = mesh.cells[:, :4]
+    edge = np.setdiff1d(corners, mesh.node_sets["SURFACE"])[0]
+    other = np.setdiff1d(corners[(corners == edge).any(1)], [edge, *mesh.node_sets["SURFACE"]])[0]
+    ring = np.flatnonzero(((corners == edge) | (corners == other)).sum(axis=1) == 2)
+    first = ring[0]
+    apart = next(i for i in ring if len(np.intersect1d(corners[i], corners[first])) == 2)
+    cells = np.delete(mesh.cells, [i for i in ring if i not in (first, apart)], axis=0)
+    torn = type(mesh)(mesh.points_mm, cells, {}, mesh.node_sets, mesh.facts)
+    assert "tet_not_manifold" in failed(facts, tet=tet_facts(torn, facts["mask"]["volume_mm3"], None))
+
+
+@pytest.mark.parametrize("model", ["hex", "tet"])
+def test_sets_without_nodes_and_nodes_in_two_sets_are_told(facts, model):
+    mesh = build_hexahedra(femur(), {}, 5.0) if model == "hex" else build_tetrahedra(femur(), 8.0)
+    measure = hex_facts if model == "hex" else tet_facts
+    slab, far = mesh.node_sets["DISTAL_SLAB"], np.array([len(mesh.points_mm) - 1])
+
+    def told(**sets):
+        mesh.node_sets.update(sets)
+        found = failed(facts, **{model: measure(mesh, facts["mask"]["volume_mm3"], None)})
+        return found & {f"{model}_empty_sets", f"{model}_sets_overlap"}
+
+    assert told(HEAD_FALL=far, HEAD_STANCE=far) == set()  # of two cases: solved apart
+    assert told(TROCHANTER_FALL=far[:0]) == {f"{model}_empty_sets"}
+    assert told(TROCHANTER_FALL=far) == {f"{model}_sets_overlap"}
+    assert told(TROCHANTER_FALL=slab[:1]) == {f"{model}_sets_overlap"}
+    assert told(TROCHANTER_FALL=far - 1, HEAD_STANCE=slab) == {f"{model}_sets_overlap"}
+
+
+def test_a_gate_named_an_error_stops_the_hip_with_its_value_and_limit(scan, tmp_path):
+    with pytest.raises(MeshError, match="gate shaft_length_mm is not passed: 0 where at least 20 is allowed"):
+        export(scan, tmp_path, gate_errors=["head_radius_mm", "shaft_length_mm"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gate_named_an_error_that_is_passed_stops_nothing(scan, tmp_path):
+    assert export(scan, tmp_path, gate_errors=["head_radius_mm"])["flags"] == ["shaft_length_mm"]
+
+
+def test_a_limit_of_the_configuration_counts_for_the_error_too(scan, tmp_path):
+    gates = COARSE | {"head_radius_mm": [30, 31]}
+    with pytest.raises(MeshError, match="at least 30 and at most 31"):
+        export(scan, tmp_path, gates=gates, gate_errors=["head_radius_mm"])
