@@ -121,6 +121,27 @@ def test_a_mean_modulus_is_not_the_modulus_of_the_mean(scan, tmp_path):
         assert lowest_mpa[1] > lowest_mpa[0]
 
 
+def test_bone_at_the_minimum_and_outside_the_laws_is_counted_by_volume(tmp_path):
+    """Every other column of voxels is fat: no element is all fat, yet half of the bone is."""
+    mask = place(femur_like())
+    fat = mask.array & (np.indices(mask.shape)[0] % 2 == 0)
+    hu = np.where(fat, -200, np.where(mask.array, 600, -80)).astype(np.int16)
+    write_image(mask, tmp_path / "mask.nii.gz")
+    write_image(mask.with_array(hu), tmp_path / "resampled.nii.gz")
+    for average, share_percent in (("modulus", 50), ("density", 0)):
+        facts = export(tmp_path, tmp_path, {"average": average}, slope=1.0, intercept=0.0)
+        for model in ("hex", "tet"):
+            material = facts[model]["material"]
+            outside = material["outside_validity_percent_by_law"]
+            assert set(outside) == {"keyak1994_ash", "keyak_three_range"}
+            assert material["outside_validity_percent"] == outside["keyak_three_range"]
+            for percent in (material["at_minimum_percent"], *outside.values()):
+                assert percent == pytest.approx(share_percent, abs=4), (average, model)
+            assert material["modulus_min_mpa"] > 10
+            array = meshio.read(tmp_path / f"{model}.vtu").cell_data["at_minimum"][0]
+            assert array.mean() == pytest.approx(share_percent / 100, abs=0.04)
+
+
 def test_a_hydroxyapatite_calibration_takes_its_own_laws(scan, tmp_path):
     facts = export(scan[0], tmp_path, slope=0.8, intercept=-5.0, basis="HA")
     assert [law["name"] for law in facts["material"]["density_laws"]] == ["schileo2008_ash"]

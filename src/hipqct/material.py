@@ -1,12 +1,12 @@
 """Material laws: equivalent density to ash density to Young's modulus, and materials in bins.
 
-A law is data (``resources/materials``) with its constants, units, range and citation. It states the
-density it takes and gives, and refuses any other: K2HPO4- and HA-equivalent, ash and apparent densities
-differ by 10% to 70%, and so would the stiffness.
+A law is data (``resources/materials``) with its constants, unit, range and citation. It states the
+density it takes and gives, and refuses one of another basis or unit: K2HPO4- and HA-equivalent, ash and
+apparent densities differ by 10% to 70%, and so would the stiffness.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 
 import numpy as np
@@ -14,34 +14,53 @@ import numpy as np
 from hipqct.errors import MeshError
 
 MG_CM3_PER_G_CM3 = 1000.0
+UNIT = "g/cm3"  # of every law: their constants are in it
+
+
+@dataclass(frozen=True)
+class Density:
+    """Densities with what they are of (``K2HPO4``, ``HA``, ``ash``, ``apparent``, ...) and their unit."""
+
+    values: np.ndarray
+    basis: str
+    unit: str
 
 
 @dataclass(frozen=True)
 class DensityLaw:
-    """Linear law from one density to another: ``gives = slope * takes + intercept``, in g/cm3."""
+    """Linear law from one density to another: ``gives = slope * takes + intercept``.
+
+    Args:
+        takes, gives: bases; unit: of both.
+        valid_g_cm3: range of the density taken in which the law was measured; None for an end not known.
+    """
 
     name: str
     takes: str
     gives: str
+    unit: str
     slope: float
     intercept_g_cm3: float
+    valid_g_cm3: tuple[float | None, float | None]
     citation: str
     confidence: str
 
 
 @dataclass(frozen=True)
 class ModulusLaw:
-    """Young's modulus in MPa by pieces over density in g/cm3: ``factor * density**exponent + offset``.
+    """Young's modulus in MPa by pieces over density: ``factor * density**exponent + offset``.
 
     Args:
+        unit: of the density taken.
         pieces: ``(up_to_g_cm3, factor_mpa, exponent, offset_mpa)`` ascending; the last goes up to infinity.
-        valid_g_cm3: range of the source's specimens, in which the law was measured.
+        valid_g_cm3: range of the source's specimens; None for an end not known.
     """
 
     name: str
     takes: str
+    unit: str
     pieces: tuple[tuple[float, float, float, float], ...]
-    valid_g_cm3: tuple[float, float]
+    valid_g_cm3: tuple[float | None, float | None]
     citation: str
     confidence: str
 
@@ -55,71 +74,108 @@ class MaterialBins:
     largest_error: float
 
 
+KINDS = {"density": DensityLaw, "modulus": ModulusLaw}
+
+
 def law_from_record(name: str, record: dict) -> DensityLaw | ModulusLaw:
     """A law from its data record (see ``resources/materials/README.md`` for the keys).
 
     Raises:
-        MeshError: a key is missing, unknown or not a number where it must be.
+        MeshError: a key is missing, unknown or holds what it must not.
     """
-    record = dict(record)
-    kind = record.pop("kind", None)
-    record.pop("note", None)
     try:
-        if kind == "density":
-            return DensityLaw(name, **record)
-        if kind == "modulus":
-            pieces = tuple(_piece(piece) for piece in record.pop("pieces"))
-            low, high = (float(limit) for limit in record.pop("valid_g_cm3"))
-            law = ModulusLaw(name, pieces=pieces, valid_g_cm3=(low, high), **record)
-            if not _ascending_to_infinity(pieces):
-                raise ValueError("pieces must ascend, and only the last has no up_to_g_cm3")
-            return law
-    except (TypeError, ValueError, KeyError) as error:
+        if not isinstance(record, dict) or record.get("kind") not in KINDS:
+            raise ValueError('must be an object with "kind": "density" or "kind": "modulus"')
+        law = KINDS[record["kind"]]
+        values = {key: value for key, value in record.items() if key not in ("kind", "note")}
+        known = {field.name for field in fields(law)} - {"name"}
+        for word, keys in (("missing", known - set(values)), ("unknown", set(values) - known)):
+            if keys:
+                raise ValueError(f"{', '.join(sorted(keys))} {word}")
+        return law(name, **{key: READERS.get(key, _text)(key, value) for key, value in values.items()})
+    except ValueError as error:
         raise MeshError(
-            f"material law {name} cannot be read: {error}; compare it with the shipped laws"
+            f"material law {name}: {error}; resources/materials/README.md explains the keys"
         ) from error
-    raise MeshError(f"material law {name}: kind must be density or modulus, got {kind!r}")
 
 
-def _piece(piece: dict) -> tuple[float, float, float, float]:
-    limit = piece.get("up_to_g_cm3")
-    numbers = (piece["factor_mpa"], piece["exponent"], piece.get("offset_mpa", 0.0))
-    return (math.inf if limit is None else float(limit), *(float(number) for number in numbers))
+def _text(key: str, value) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{key} must be text, got {value!r}")
+    return value
 
 
-def _ascending_to_infinity(pieces) -> bool:
+def _unit(key: str, value) -> str:
+    if value != UNIT:
+        raise ValueError(f"{key} must be {UNIT}, got {value!r}")
+    return value
+
+
+def _number(key: str, value) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{key} must be a number, got {value!r}")
+    return float(value)
+
+
+def _range(key: str, value) -> tuple[float | None, float | None]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError(f"{key} must be [low, high], null for an end not known, got {value!r}")
+    low, high = (None if end is None else _number(key, end) for end in value)
+    if low is not None and high is not None and low >= high:
+        raise ValueError(f"{key} must ascend, got {value}")
+    return low, high
+
+
+def _pieces(key: str, value) -> tuple[tuple[float, float, float, float], ...]:
+    known = {"up_to_g_cm3", "factor_mpa", "exponent", "offset_mpa"}
+    if not isinstance(value, list) or not all(isinstance(p, dict) and set(p) <= known for p in value):
+        raise ValueError(f"{key} must be a list of objects of {', '.join(sorted(known))}, got {value!r}")
+    defaults = {"up_to_g_cm3": None, "offset_mpa": 0.0, "factor_mpa": None, "exponent": None}
+    pieces = []
+    for piece in (defaults | piece for piece in value):
+        limit = piece.pop("up_to_g_cm3")
+        numbers = [_number(name, piece[name]) for name in ("factor_mpa", "exponent", "offset_mpa")]
+        pieces.append((math.inf if limit is None else _number("up_to_g_cm3", limit), *numbers))
     limits = [piece[0] for piece in pieces]
-    return bool(limits) and limits[-1] == math.inf and all(a < b for a, b in pairwise(limits))
+    if not limits or limits[-1] != math.inf or not all(a < b for a, b in pairwise(limits)):
+        raise ValueError(f"{key} must ascend, and the last alone has no up_to_g_cm3")
+    return tuple(pieces)
 
 
-def convert_density(density_g_cm3, basis: str, laws: list[DensityLaw]) -> tuple[np.ndarray, str]:
-    """Pass a density in g/cm3 of some basis (``K2HPO4``, ``HA``, ``ash``, ...) through laws in order.
+READERS = {
+    "unit": _unit,
+    "slope": _number,
+    "intercept_g_cm3": _number,
+    "valid_g_cm3": _range,
+    "pieces": _pieces,
+}
 
-    Returns:
-        The density in g/cm3 and the basis it then has.
+
+def convert_density(density: Density, laws: list[DensityLaw]) -> Density:
+    """Pass a density through laws in order.
 
     Raises:
-        MeshError: a law takes a density of another basis.
+        MeshError: a law takes a density of another basis or unit.
     """
     for law in laws:
-        _check_basis(law, basis)
-        density_g_cm3 = law.slope * np.asarray(density_g_cm3, dtype=float) + law.intercept_g_cm3
-        basis = law.gives
-    return np.asarray(density_g_cm3, dtype=float), basis
+        _check_density(law, density)
+        values = law.slope * np.asarray(density.values, dtype=float) + law.intercept_g_cm3
+        density = Density(values, law.gives, law.unit)
+    return density
 
 
-def youngs_modulus_mpa(law: ModulusLaw, density_g_cm3, basis: str, minimum_mpa: float) -> np.ndarray:
+def youngs_modulus_mpa(law: ModulusLaw, density: Density, minimum_mpa: float) -> np.ndarray:
     """Young's modulus in MPa, at least ``minimum_mpa``; densities at or below zero get the minimum.
 
     Raises:
-        MeshError: the density is of another basis than the law's, or the minimum is not above zero.
+        MeshError: the density is of another basis or unit than the law's, or the minimum is not above zero.
     """
-    _check_basis(law, basis)
+    _check_density(law, density)
     if not minimum_mpa > 0:
         raise MeshError(
             f"the minimum modulus must be above 0 MPa, got {minimum_mpa:g}: mend it in the configuration"
         )
-    density_g_cm3 = np.asarray(density_g_cm3, dtype=float)
+    density_g_cm3 = np.asarray(density.values, dtype=float)
     positive = np.maximum(density_g_cm3, 0.0)
     piece = np.searchsorted([limit for limit, *_ in law.pieces[:-1]], positive, side="left")
     factor, exponent, offset = (np.array([p[i] for p in law.pieces])[piece] for i in (1, 2, 3))
@@ -127,11 +183,17 @@ def youngs_modulus_mpa(law: ModulusLaw, density_g_cm3, basis: str, minimum_mpa: 
     return np.where(density_g_cm3 > 0, np.maximum(modulus_mpa, minimum_mpa), minimum_mpa)
 
 
-def share_outside(law: ModulusLaw, density_g_cm3, weights=None) -> float:
-    """Share (0 to 1) of the densities, by weight, that lie outside the range the law was measured in."""
-    density_g_cm3 = np.asarray(density_g_cm3)
+def outside_validity(law: DensityLaw | ModulusLaw, density: Density) -> np.ndarray:
+    """Which densities lie outside the range the law was measured in; an end not known bounds nothing.
+
+    Raises:
+        MeshError: the density is of another basis or unit than the law takes.
+    """
+    _check_density(law, density)
+    density_g_cm3 = np.asarray(density.values, dtype=float)
     low, high = law.valid_g_cm3
-    return float(np.average((density_g_cm3 < low) | (density_g_cm3 > high), weights=weights))
+    below = density_g_cm3 < (-math.inf if low is None else low)
+    return below | (density_g_cm3 > (math.inf if high is None else high))
 
 
 def bin_modulus(modulus_mpa: np.ndarray, width: float) -> MaterialBins:
@@ -157,9 +219,9 @@ def material_name(index: int) -> str:
     return f"MAT_{index + 1:04d}"
 
 
-def _check_basis(law: DensityLaw | ModulusLaw, basis: str):
-    if law.takes != basis:
+def _check_density(law: DensityLaw | ModulusLaw, density: Density):
+    if (law.takes, law.unit) != (density.basis, density.unit):
         raise MeshError(
-            f"material law {law.name} takes {law.takes} density, got {basis}: "
-            "choose laws that fit the scan's calibration in the configuration"
+            f"material law {law.name} takes {law.takes} density in {law.unit}, got {density.basis} in "
+            f"{density.unit}: choose laws that fit the scan's calibration in the configuration"
         )

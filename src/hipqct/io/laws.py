@@ -7,6 +7,11 @@ from hipqct.io.files import read_json
 from hipqct.material import DensityLaw, ModulusLaw, law_from_record
 
 
+def law_files(folder) -> list[Path]:
+    """The JSON files of a folder of laws, shipped ones and the user's, in order of their names."""
+    return sorted(Path(folder).glob("*.json"))
+
+
 def read_laws(folder) -> dict[str, DensityLaw | ModulusLaw]:
     """All laws in the JSON files of a folder, by name.
 
@@ -14,17 +19,22 @@ def read_laws(folder) -> dict[str, DensityLaw | ModulusLaw]:
         MeshError: there are none, a file or a law cannot be read, or a name stands twice.
     """
     laws = {}
-    for path in sorted(Path(folder).glob("*.json")):
+    for path in law_files(folder):
         try:
             records = read_json(path)
         except ValueError as error:
             raise MeshError(f"material laws in {path} are no valid JSON: {error}") from error
+        if not isinstance(records, dict):
+            raise MeshError(f"material laws in {path} must be one JSON object of laws by name")
         for name, record in records.items():
             if name in laws:
                 raise MeshError(
                     f"material law {name} stands twice in {folder}: rename the one in {path.name}"
                 )
-            laws[name] = law_from_record(name, record)
+            try:
+                laws[name] = law_from_record(name, record)
+            except MeshError as error:
+                raise MeshError(f"{path}: {error}") from error
     if not laws:
         raise MeshError(f"no material laws (*.json) in {folder}: mend mesh/laws_folder in the configuration")
     return laws

@@ -183,9 +183,9 @@ def _build_hex(mask: Image, ct: Image, calibration: Calibration | None, options:
     cube's voxels, which is stiffer where density varies inside a cube.
     """
     images = {"hu": ct.array}
-    if calibration and options["average"] == "modulus":
-        images["youngs_modulus_mpa"] = np.zeros(ct.shape, np.float32)
-        images["youngs_modulus_mpa"][mask.array] = calibration.modulus_mpa(ct.array[mask.array])
+    for name, function in (calibration.voxel_fields() if calibration else {}).items():
+        images[name] = np.zeros(ct.shape, np.float32)
+        images[name][mask.array] = function(ct.array[mask.array])
     mesh = build_hexahedra(
         mask, images, options["cube_mm"], options["bone_fraction_min"], options["hex_shape"]
     )
