@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hipqct.errors import MeshError
-from hipqct.io.laws import read_laws
+from hipqct.io.laws import LAWS_FOLDER, law_files, read_laws
 from hipqct.material import (
     Density,
     DensityLaw,
@@ -188,6 +188,13 @@ def test_a_file_of_laws_that_cannot_be_read_is_named(tmp_path):
         (tmp_path / "mine.json").write_text(content)
         with pytest.raises(MeshError, match=rf"mine\.json.*{words}"):
             read_laws(tmp_path)
+
+
+def test_the_files_of_laws_are_those_that_are_read_shipped_and_own(tmp_path):
+    assert [path.name for path in law_files(LAWS_FOLDER)] == ["laws.json"]
+    for name in ("b.json", "a.json", "README.md"):
+        (tmp_path / name).write_text("{}")
+    assert law_files(tmp_path) == [tmp_path / "a.json", tmp_path / "b.json"]
 
 
 def test_a_folder_without_laws_is_refused(tmp_path):

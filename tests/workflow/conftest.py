@@ -58,6 +58,9 @@ def make_study(folder: Path, phantoms: Path) -> Study:
     """A fresh study with its own copy of the scans."""
     shutil.copytree(phantoms, folder / "scans")
     shutil.copytree(ROOT / "config", folder / "config")
+    shutil.copytree(ROOT / "resources/materials", folder / "materials")
+    config = folder / "config/config.yaml"
+    config.write_text(config.read_text().replace("\nmesh:\n", "\nmesh:\n  laws_folder: materials\n"))
     rows = [HEADER]
     for subject, (sex, age) in COHORT.items():
         place = f"../scans/{subject}"

@@ -85,6 +85,24 @@ def test_the_mended_scan_runs_its_own_jobs_and_the_cohorts_only(study):
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
+def test_an_edited_or_added_material_law_makes_the_mesh_again_and_nothing_before_it(study):
+    target = "results/subjects/S001/left/mesh/mesh.json"
+    laws = study.folder / "materials/laws.json"
+    for change in (
+        lambda: laws.write_text(laws.read_text().replace('"slope": 1.06,', '"slope": 1.07,')),
+        lambda: (study.folder / "materials/mine.json").write_text("{}"),
+    ):
+        before = times(study)
+        change()
+        run = study.run(target)
+        assert run.returncode == 0, run.stderr[-3000:]
+        written = {name for name, time in times(study).items() if before.get(name) != time}
+        assert written and all(name.startswith("subjects/S001/left/mesh/") for name in written)
+        slope = json.loads((study.folder / target).read_text())["material"]["density_laws"][0]["slope"]
+        assert slope == 1.07
+    assert "Nothing to be done" in study.run(target).stderr
+
+
 def test_one_subject_runs_alone(tmp_path, phantoms):
     study = make_study(tmp_path, phantoms)
     run = study.run("results/subjects/S001/left/volume.json")

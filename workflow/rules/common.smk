@@ -9,6 +9,7 @@ from snakemake.logging import logger
 
 from hipqct import revisions
 from hipqct.errors import SheetError
+from hipqct.io.laws import LAWS_FOLDER, law_files
 from hipqct.settings import check_settings
 from hipqct.sheet import read_sheet
 from hipqct.smk import finish_cohort
@@ -59,6 +60,12 @@ def reference_mask(wildcards):
             f"{wildcards.subject} has no reference_{wildcards.side} in {config['samples']}: nothing to evaluate"
         )
     return os.path.relpath(reference[wildcards.side])
+
+
+def material_laws():
+    """The files of material laws, shipped and the user's: an edited or added one makes the meshes again."""
+    folder = config["mesh"].get("laws_folder", LAWS_FOLDER)
+    return [os.path.relpath(path) for path in law_files(folder)]
 
 
 def weights_files(model):

@@ -5,6 +5,7 @@ rule export_mesh:
     input:
         mask=rules.threshold_bone.output.mask,
         resampled=rules.resample_ct.output.ct,
+        laws=material_laws(),
     output:
         surface="<side>/mesh/surface.stl",
         surface_vtp="<side>/mesh/surface.vtp",

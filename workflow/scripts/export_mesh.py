@@ -6,5 +6,6 @@ from hipqct.smk import step
 from hipqct.steps.mesh import export_mesh
 
 with step(snakemake):
-    folder, side, p = Path(snakemake.output.facts).parent, snakemake.wildcards.side, snakemake.params
-    export_mesh(*snakemake.input, folder, side, p.options, p.slope, p.intercept, p.basis)
+    scan, side, p = snakemake.input, snakemake.wildcards.side, snakemake.params
+    folder = Path(snakemake.output.facts).parent
+    export_mesh(scan.mask, scan.resampled, folder, side, p.options, p.slope, p.intercept, p.basis)

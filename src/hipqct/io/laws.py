@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import hipqct
 from hipqct.errors import MeshError
 from hipqct.io.files import read_json
 from hipqct.material import DensityLaw, ModulusLaw, law_from_record
+
+LAWS_FOLDER = Path(hipqct.__file__).resolve().parents[2] / "resources" / "materials"
 
 
 def law_files(folder) -> list[Path]:

@@ -13,6 +13,7 @@ from hipqct.image import Image
 from hipqct.io.fe_formats import WRITERS
 from hipqct.io.files import write_json
 from hipqct.io.images import read_image
+from hipqct.io.laws import LAWS_FOLDER
 from hipqct.io.meshes import write_stl, write_vtp
 from hipqct.loads import FIXATIONS, LoadCase, add_load_sets
 from hipqct.mapping import extend_beyond
@@ -23,7 +24,6 @@ from hipqct.steps.materials import Calibration, add_hex_materials, add_tet_mater
 from hipqct.surface import extract_surface, solid_mask
 from hipqct.tetrahedra import SIZE_MM, build_tetrahedra
 
-LAWS_FOLDER = Path(hipqct.__file__).resolve().parents[2] / "resources" / "materials"
 DEFAULT_OPTIONS = {
     "cube_mm": CUBE_MM,
     "bone_fraction_min": BONE_FRACTION_MIN,
