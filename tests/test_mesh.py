@@ -103,11 +103,52 @@ def test_without_a_calibration_there_are_no_moduli_and_every_file_says_so(scan, 
 
 
 def test_the_same_scan_gives_the_same_bytes(scan, tmp_path):
+    """Every file, the load cases' decks and other solvers' formats among them."""
+    found = []
     for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        export(scan[0], tmp_path / name, slope=0.8, intercept=-5.0)
-    for name in OUTPUTS:
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+        export(scan[0], tmp_path / name, {"formats": ["feb", "bdf", "cdb"]}, slope=0.8, intercept=-5.0)
+        files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
+        found.append({str(path.relative_to(tmp_path / name)): path.read_bytes() for path in files})
+    models = [f"{model}.{suffix}" for model in ("hex", "tet") for suffix in ("feb", "bdf", "cdb")]
+    decks = [f"load_cases/{model}_{case}.inp" for model in ("hex", "tet") for case in ("stance", "fall")]
+    assert set(found[0]) == {*OUTPUTS, *models, *decks}
+    assert found[0] == found[1]
+
+
+def test_vtus_tell_units_frame_and_the_modulus_of_the_deck(scan, tmp_path):
+    export(scan[0], tmp_path, slope=0.8, intercept=-5.0)
+    for model in ("hex", "tet"):
+        back = meshio.read(tmp_path / f"{model}.vtu")
+        assert set(back.field_data) == {"units_mm_N_MPa", "frame_LPS"}
+        deck = read_deck(tmp_path / f"{model}.inp")
+        of_set = {name: deck["material"][deck["section"][name]][0] for name in deck["section"]}
+        solved = back.cell_data["material_modulus_mpa"][0]
+        for name, cells in deck["elset"].items():
+            if name != "ALL":
+                np.testing.assert_allclose(solved[np.array(cells) - 1], of_set[name], rtol=1e-8)
+        own = back.cell_data["youngs_modulus_mpa"][0]
+        assert 0 < np.abs(solved / own - 1).max() < 0.05
+    assert b"units_mm_N_MPa" in (tmp_path / "surface.vtp").read_bytes()
+
+
+@pytest.mark.parametrize(("cube_mm", "slab_mm"), [(3.0, 6.0), (2.5, 5.0), (5.0, 5.0)])
+def test_the_depths_that_sets_really_have_are_told(scan, tmp_path, cube_mm, slab_mm):
+    facts = export(scan[0], tmp_path, {"cube_mm": cube_mm}, slope=0.8, intercept=-5.0)
+    depths = facts["hex"]["set_depths_mm"]
+    assert set(depths) == {"DISTAL_SLAB", "HEAD_STANCE", "HEAD_FALL", "TROCHANTER_FALL"}
+    assert depths["DISTAL_SLAB"] == slab_mm
+    radius_mm = facts["anatomy"]["head_radius_mm"]
+    cap_mm = radius_mm * (1 - np.cos(np.radians(40)))
+    for model in ("hex", "tet"):
+        found = facts[model]["set_depths_mm"]
+        size_mm = cube_mm if model == "hex" else 3.0
+        assert cap_mm - 2 * size_mm < found["HEAD_FALL"] <= cap_mm
+        assert 6 - 2 * size_mm < found["TROCHANTER_FALL"] <= 6
+        assert found["DISTAL_SLAB"] <= 6
+        for deck in (f"{model}.inp", f"load_cases/{model}_fall.inp"):
+            header = " ".join(read_deck(tmp_path / deck)["comments"])
+            words = ", ".join(f"{name} {depth_mm:.2f}" for name, depth_mm in found.items())
+            assert f"node sets reach into the bone (mm): {words}" in header
 
 
 def test_a_mean_modulus_is_not_the_modulus_of_the_mean(scan, tmp_path):

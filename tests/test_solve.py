@@ -3,17 +3,19 @@
 import json
 import shutil
 
+import meshio
 import numpy as np
 import pytest
 from perturbations import COARSE, femur
 
 from hipqct.errors import SolverError
 from hipqct.image import Image
-from hipqct.io.calculix import read_results
+from hipqct.io.calculix import read_results, run_solver
 from hipqct.io.images import write_image
 from hipqct.io.meshes import read_vtu
 from hipqct.steps.mesh import export_mesh
-from hipqct.steps.solve import _check_balance, read_solution, solve_mesh
+from hipqct.steps.solve import _check_balance, _check_nodes, read_solution, solve_mesh
+from hipqct.strains import element_strains, energy_density_mpa
 
 CRITERION = {
     "measure": "effective",
@@ -94,6 +96,71 @@ def test_reactions_that_do_not_cancel_are_refused():
     printed = {"HEAD": {"force_n": np.array([[0, 0, -90.0]])}, "SLAB": {"force_n": np.array([[0, 0, 100.0]])}}
     with pytest.raises(SolverError, match="load case fall: the reactions miss balance by 11% of the force"):
         _check_balance("fall", printed, 90.0)
+
+
+@needs_ccx
+def test_the_held_end_of_a_fall_is_rigid_and_turns_freely_about_its_hinge(left, tmp_path):
+    case = json.loads((left / "mesh.json").read_text())["load_cases"]["fall"]
+    hinge = np.array(case["hinge"])
+    folder = shutil.copytree(left, tmp_path / "mesh")
+    printed = run_solver(folder / "load_cases/hex_fall.inp", 1, 600)
+    mesh = read_vtu(left / "hex.vtu")
+    slab = mesh.node_sets["DISTAL_SLAB"]
+    middle_mm = mesh.points_mm[slab].mean(axis=0)
+    moved_mm = printed["NALL"]["displacement_mm"][slab]
+    # Rigid: moved = shift + turn x arm, solved for shift and turn.
+    arms_mm = mesh.points_mm[slab] - middle_mm
+    cross = [np.array([[0, z, -y], [-z, 0, x], [y, -x, 0]]) for x, y, z in arms_mm]
+    system = np.concatenate([np.hstack([np.eye(3), matrix]) for matrix in cross])
+    found = np.linalg.lstsq(system, moved_mm.ravel(), rcond=None)[0]
+    shift_mm, turn = found[:3], found[3:]
+    assert np.abs(system @ found - moved_mm.ravel()).max() < 1e-3 * np.abs(moved_mm).max()
+    assert np.linalg.norm(shift_mm) < 1e-3 * np.abs(moved_mm).max()
+    assert abs(turn @ hinge) > 1e-4
+    assert np.linalg.norm(turn - (turn @ hinge) * hinge) < 1e-3 * np.linalg.norm(turn)
+    # Cap and plate alone balance about the hinge: it carries no moment about its axis, but does square to it.
+    moment_n_mm, largest_n_mm = np.zeros(3), 0.0
+    for name in (case["head_set"], case["trochanter_set"]):
+        forces_n = printed[name]["force_n"]
+        moments = np.cross(mesh.points_mm[printed[name]["nodes"] - 1] - middle_mm, forces_n)
+        moment_n_mm += moments.sum(axis=0)
+        largest_n_mm = max(largest_n_mm, abs(moments.sum(axis=0) @ hinge))
+    assert largest_n_mm > 0 and abs(moment_n_mm @ hinge) < 1e-3 * largest_n_mm
+
+
+@needs_ccx
+def test_fields_are_those_of_the_modulus_that_was_solved(left):
+    solve(left)
+    mesh = read_vtu(left.parent / "solution-hex" / "stance.vtu")
+    grid = meshio.read(left.parent / "solution-hex" / "stance.vtu")
+    assert set(grid.field_data) == {"units_mm_N_MPa", "frame_LPS"}
+    strains = element_strains(mesh, grid.point_data["displacement_mm"])
+    binned, own = mesh.cell_data["material_modulus_mpa"], mesh.cell_data["youngs_modulus_mpa"]
+    assert not np.array_equal(binned, own)
+    expected = energy_density_mpa(strains, binned, 0.3)
+    np.testing.assert_allclose(mesh.cell_data["energy_density_mpa"], expected, rtol=1e-6)
+
+
+@needs_ccx
+def test_a_criterion_that_leaves_no_bone_to_look_at_is_told(left):
+    with pytest.raises(SolverError, match="no element lies more than 500 mm from all that is loaded or held"):
+        solve(left, cases=["stance"], apart_mm=500)
+
+
+def test_rows_that_calculix_prints_in_another_order_are_sorted(tmp_path):
+    head = " displacements (vx,vy,vz) for set NALL and time  0.1000000E+01\n\n"
+    rows = [f"  {node}  {node}.5  0.0  -{node}.0\n" for node in (3, 1, 10, 2)]
+    (tmp_path / "job.dat").write_text("\n" + head + "".join(rows))
+    found = read_results(tmp_path / "job.dat")["NALL"]
+    assert found["nodes"].tolist() == [1, 2, 3, 10]
+    assert found["displacement_mm"][:, 0].tolist() == [1.5, 2.5, 3.5, 10.5]
+
+
+@pytest.mark.parametrize("nodes", [[1, 2, 4], [1, 2], [1, 2, 2]])
+def test_displacements_of_other_nodes_than_the_meshs_are_refused(nodes):
+    _check_nodes("fall", np.array([1, 2, 3]), 3)
+    with pytest.raises(SolverError, match="load case fall: CalculiX printed displacements of"):
+        _check_nodes("fall", np.array(nodes), 3)
 
 
 def test_a_scan_without_calibration_says_why_nothing_was_solved(tmp_path):

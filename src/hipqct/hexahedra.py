@@ -44,9 +44,9 @@ def build_hexahedra(
             mask's voxels either way; a cube without any is left out.
 
     Returns:
-        The mesh; node sets ``DISTAL_FACE`` (lower faces of the lowest layer), ``DISTAL_SLAB`` (within
-        6 mm of them), ``PROXIMAL`` (upper faces of the highest layer, the head's top in a hip scan) and
-        ``SURFACE`` (every node on a free face).
+        The mesh; node sets ``DISTAL_FACE`` (lower faces of the lowest layer), ``DISTAL_SLAB`` (within 6 mm of
+        them: whole layers, whose depth is in ``facts``), ``PROXIMAL`` (upper faces of the highest layer, the
+        head's top in a hip scan) and ``SURFACE`` (every node on a free face).
 
     Raises:
         MeshError: the mask is empty, or nowhere thick enough for a cube.
@@ -83,7 +83,10 @@ def build_hexahedra(
         "cubes_dropped": dropped,
         "shape": shape,
     }
-    return HexMesh(points_mm, cells, cell_data, _node_sets(up * cube_mm * points_index[:, 2], cells), facts)
+    height_mm = up * cube_mm * points_index[:, 2]
+    node_sets = _node_sets(height_mm, cells)
+    facts["set_depths_mm"] = {"DISTAL_SLAB": float(np.ptp(height_mm[node_sets["DISTAL_SLAB"]]))}
+    return HexMesh(points_mm, cells, cell_data, node_sets, facts)
 
 
 def _check_arguments(mask, images, cube_mm, bone_fraction_min, shape):

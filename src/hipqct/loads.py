@@ -75,7 +75,9 @@ def add_load_sets(
     """Add the cap's and the plate's node sets of every case to a mesh, apart from the held slab.
 
     Cap and plate are placed by the frame and the bone's smooth surface, not by the mesh's own outermost
-    nodes: a millimetre of the plate's depth moves the stiffness of a fall by a tenth.
+    nodes: a millimetre of the plate's depth moves the stiffness of a fall by a tenth. How deep the nodes of a
+    set really reach, from the sphere's or the surface's outermost point, goes to the mesh's facts
+    (``set_depths_mm``).
 
     Raises:
         MeshError: a set would be empty.
@@ -88,18 +90,22 @@ def add_load_sets(
         on_head = np.linalg.norm(offset_mm, axis=1) < HEAD_REACH * frame.head_radius_mm
         rim_mm = np.cos(np.radians(case.head_cap_deg)) * frame.head_radius_mm
         capped = on_head & (-(offset_mm @ push) >= rim_mm)
-        sets = {case.head_set: free[capped]}
+        apex_mm = frame.head_radius_mm - frame.head_center_mm @ push
+        sets = {case.head_set: (free[capped], -push, apex_mm)}
         if case.trochanter_set:
             plate_mm = (surface.points_mm @ push)[_is_lateral(surface.points_mm, frame)].max(initial=-np.inf)
             embedded = points_mm @ push >= plate_mm - case.contact_depth_mm
-            sets[case.trochanter_set] = free[embedded & _is_lateral(points_mm, frame) & ~capped]
-        for name, nodes in sets.items():
+            nodes = free[embedded & _is_lateral(points_mm, frame) & ~capped]
+            sets[case.trochanter_set] = nodes, push, plate_mm
+        for name, (nodes, outward, outermost_mm) in sets.items():
             if not len(nodes):
                 raise MeshError(
                     f"load case {case.name}: no node for {name}; the bone is not where it should be, or "
                     "cap or plate are less deep than an element"
                 )
             mesh.node_sets[name] = nodes
+            deepest_mm = (mesh.points_mm[nodes] @ outward).min()
+            mesh.facts.setdefault("set_depths_mm", {})[name] = float(outermost_mm - deepest_mm)
 
 
 def overlapping_nodes(mesh: HexMesh | TetMesh) -> int:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hipqct.errors import SolverError
 from hipqct.mesh import HEX_CORNERS, TET_EDGES, HexMesh, TetMesh
 
 
@@ -80,8 +81,16 @@ def failure_factor(used: np.ndarray, volumes_mm3: np.ndarray, looked_at: np.ndar
 
     Args:
         used: from `utilisation`; volumes_mm3: of the elements; looked_at: which elements count.
+
+    Raises:
+        SolverError: no element counts.
     """
     elements = np.flatnonzero(looked_at)
+    if not len(elements):
+        raise SolverError(
+            f"no element lies more than {criterion.apart_mm:g} mm from all that is loaded or held, so there "
+            "is no failure load: choose a smaller solve/criterion/apart_mm in the configuration"
+        )
     order = elements[np.argsort(-used[elements], kind="stable")]
     beyond = np.cumsum(volumes_mm3[order]) - volumes_mm3[order]
     place = np.searchsorted(beyond, criterion.volume_percent / 100 * volumes_mm3[elements].sum(), "right") - 1

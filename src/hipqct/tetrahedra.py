@@ -35,7 +35,9 @@ def build_tetrahedra(mask: Image, size_mm: float = SIZE_MM) -> TetMesh:
 
     The boundary is the mask's smooth level set (see `hipqct.surface.extract_surface`) at the level at which
     the mesh holds the mask's voxel volume within 0.05%. The lattice is centred on the mask's centroid, so
-    that a mirrored mask gives the mirrored mesh. The rim of a flat cut is chamfered by up to half an edge.
+    that of a mirrored mask is the mirrored one; where two diagonals are equally long the choice hangs on the
+    nodes' numbers, so a few elements there are not each other's mirror images. The rim of a flat cut is
+    chamfered by up to half an edge.
 
     Returns:
         The mesh; node sets ``DISTAL_FACE`` (on the mask's lowest face), ``DISTAL_SLAB`` (within 6 mm of it)
@@ -281,4 +283,6 @@ def _finish(points_mm, tets, mask, size_mm):
         "DISTAL_SLAB": np.flatnonzero(height_mm <= lowest_mm + DISTAL_SLAB_MM),
         "SURFACE": np.flatnonzero(on_surface),
     }
-    return TetMesh(world_mm, cells, {}, node_sets, {"size_mm": size_mm})
+    depth_mm = float(np.ptp(height_mm[node_sets["DISTAL_SLAB"]]))
+    facts = {"size_mm": size_mm, "set_depths_mm": {"DISTAL_SLAB": depth_mm}}
+    return TetMesh(world_mm, cells, {}, node_sets, facts)

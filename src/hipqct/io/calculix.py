@@ -108,7 +108,10 @@ def run_solver(deck: Path, threads: int, timeout_s: float) -> dict[str, dict[str
 
 
 def read_results(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Tables of displacements and forces of a .dat file by node set; the last of each counts."""
+    """Tables of displacements and forces of a .dat file by node set; the last of each counts.
+
+    Rows come by ascending node number, in whatever order the solver prints them.
+    """
     results, rows, what = {}, [], None
     for line in path.read_text(encoding="ascii").splitlines():
         if head := re.match(r"\s*(displacements|forces) .* for set (\S+)", line):
@@ -123,5 +126,6 @@ def read_results(path: Path) -> dict[str, dict[str, np.ndarray]]:
         tables[name] = {}
         for what, lines in found.items():
             table = np.array(lines, dtype=float)
+            table = table[np.argsort(table[:, 0], kind="stable")]
             tables[name] |= {"nodes": table[:, 0].astype(int), what: table[:, 1:]}
     return tables

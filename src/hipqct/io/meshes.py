@@ -18,11 +18,19 @@ STL_HEADER_BYTES = 80
 # Abaqus allows 256 characters in a line and 16 entries in a line of a set.
 COMMENT_WIDTH = 100
 SET_ENTRIES_PER_LINE = 16
+# Units and frame for readers of VTU and VTP: the names say it, the values are 1.
+FIELD_NAMES = ("units_mm_N_MPa", "frame_LPS")
+FIELD_DATA = "<FieldData>\n{}\n</FieldData>\n".format(
+    "\n".join(
+        f'<DataArray type="UInt8" Name="{name}" NumberOfTuples="1" format="ascii">1</DataArray>'
+        for name in FIELD_NAMES
+    )
+)
 VTP = """<?xml version="1.0"?>
 <!-- {title} -->
 <VTKFile type="PolyData" version="1.0" byte_order="LittleEndian" header_type="UInt64">
 <PolyData>
-<Piece NumberOfPoints="{points}" NumberOfPolys="{polys}">
+{field_data}<Piece NumberOfPoints="{points}" NumberOfPolys="{polys}">
 <Points>
 <DataArray type="Float64" Name="Points" NumberOfComponents="3" format="binary">{coordinates}</DataArray>
 </Points>
@@ -54,6 +62,7 @@ def write_vtp(surface: Surface, path, title: str = "hipqct surface, mm, LPS"):
     count = len(surface.triangles)
     text = VTP.format(
         title=title.replace("--", "- -"),
+        field_data=FIELD_DATA,
         points=len(surface.points_mm),
         polys=count,
         coordinates=_base64(surface.points_mm, "<f8"),
@@ -71,7 +80,10 @@ def _base64(array: np.ndarray, kind: str) -> str:
 
 
 def write_vtu(mesh: HexMesh | TetMesh, path, cell_data: dict[str, np.ndarray], point_data=None):
-    """Write the elements as binary VTU with cell and point arrays, and each node set as a 0/1 point array."""
+    """Write the elements as binary VTU with cell and point arrays, and each node set as a 0/1 point array.
+
+    Units and frame stand in the names of two field arrays (`FIELD_DATA`); meshio knows no text arrays.
+    """
     point_data = dict(point_data or {})
     for name, nodes in mesh.node_sets.items():
         point_data[name] = np.zeros(len(mesh.points_mm), np.uint8)
@@ -84,6 +96,9 @@ def write_vtu(mesh: HexMesh | TetMesh, path, cell_data: dict[str, np.ndarray], p
     )
     with replace_when_done(path) as temporary:
         meshio.write(temporary, grid, file_format="vtu", binary=True, compression="zlib")
+        text = temporary.read_bytes()
+        start = text.index(b"<UnstructuredGrid>") + len(b"<UnstructuredGrid>")
+        temporary.write_bytes(text[:start] + b"\n" + FIELD_DATA.encode("ascii") + text[start:])
 
 
 def read_vtu(path) -> HexMesh | TetMesh:

@@ -15,6 +15,8 @@ from hipqct.material import MaterialBins
 from hipqct.mesh import HexMesh, TetMesh
 
 LOAD_CASES = "load_cases"
+# The binned modulus, which the decks hold, beside the element's own ``youngs_modulus_mpa``.
+SOLVED_MODULUS = "material_modulus_mpa"
 
 
 def write_model(
@@ -104,6 +106,7 @@ def _case_lines(case: LoadCase, push, hinge, frame: FemurFrame) -> list[str]:
 def _header(facts: dict, name: str) -> list[str]:
     """Lines on top of the deck: what it is, units, frame, calibration, laws with their sources."""
     mesh, shared = facts[name], facts["material"]
+    depths = ", ".join(f"{key} {depth_mm:.2f}" for key, depth_mm in mesh["set_depths_mm"].items())
     kinds = {
         "hex": "voxel hexahedral model of a femur, C3D8",
         "tet": "quadratic tetrahedral model of a femur, C3D10",
@@ -114,6 +117,7 @@ def _header(facts: dict, name: str) -> list[str]:
         "frame: LPS of the scan (x to the left, y to the back, z to the head)",
         f"{mesh['nodes']} nodes, {mesh['elements']} elements",
         "flags: " + (", ".join(facts["flags"]) or "none"),
+        f"node sets reach into the bone (mm): {depths}",
     ]
     if name == "hex":
         size = (
@@ -145,10 +149,11 @@ def _header(facts: dict, name: str) -> list[str]:
 
 
 def _cell_arrays(mesh: HexMesh | TetMesh, bins: MaterialBins | None, uncalibrated: bool) -> dict:
-    """Cell arrays of the VTU: the mesh's own, the material's number, and the mark ``uncalibrated``."""
+    """Cell arrays of the VTU: the mesh's own, number and modulus of the material, ``uncalibrated``."""
     arrays = dict(mesh.cell_data)
     if uncalibrated:
         arrays["uncalibrated"] = np.ones(len(mesh.cells), np.uint8)
     if bins is not None:
         arrays["material"] = (bins.bin_of_cell + 1).astype(np.int32)
+        arrays[SOLVED_MODULUS] = bins.modulus_mpa[bins.bin_of_cell]
     return arrays

@@ -15,7 +15,7 @@ from hipqct.io.files import hash_file, read_json, write_json
 from hipqct.io.meshes import read_vtu, write_vtu
 from hipqct.loads import DISTAL_SLAB
 from hipqct.mesh import HexMesh, TetMesh, hex_volumes_mm3, tet_volumes_mm3
-from hipqct.steps.decks import LOAD_CASES
+from hipqct.steps.decks import LOAD_CASES, SOLVED_MODULUS
 from hipqct.strains import Criterion, element_strains, energy_density_mpa, failure_factor, utilisation
 
 log = logging.getLogger(__name__)
@@ -96,6 +96,15 @@ def _why_not(facts: dict) -> str:
     return "the configuration names no load case of the mesh"
 
 
+def _check_nodes(name: str, nodes: np.ndarray, count: int):
+    """SolverError where the displacements are not those of every node of the mesh, in order."""
+    if not np.array_equal(nodes, np.arange(1, count + 1)):
+        raise SolverError(
+            f"load case {name}: CalculiX printed displacements of {len(nodes)} nodes that are not the mesh's "
+            f"1 to {count}; make the mesh again"
+        )
+
+
 def _check_balance(name: str, printed: dict, force_n: float) -> float:
     """The sum of all reactions over the force; SolverError where they do not cancel."""
     reactions_n = [found["force_n"].sum(axis=0) for found in printed.values() if "force_n" in found]
@@ -112,11 +121,12 @@ def _evaluate(
     mesh: HexMesh | TetMesh, case: dict, printed: dict, poissons_ratio: float, criterion: Criterion
 ):
     """Numbers of one case, and cell arrays: strains, energy density, share of the criterion's limits."""
+    _check_nodes(case["name"], printed[EVERY_NODE]["nodes"], len(mesh.points_mm))
     push = np.array(case["push"])
     held = [name for name in (case["head_set"], case["trochanter_set"], DISTAL_SLAB) if name]
     force_n = float(printed[case["head_set"]]["force_n"].sum(axis=0) @ push)
     strains = element_strains(mesh, printed[EVERY_NODE]["displacement_mm"])
-    modulus_mpa = mesh.cell_data["youngs_modulus_mpa"]
+    modulus_mpa = mesh.cell_data[SOLVED_MODULUS]
     volumes_mm3 = (hex_volumes_mm3 if mesh.cells.shape[1] == 8 else tet_volumes_mm3)(
         mesh.points_mm, mesh.cells
     )
