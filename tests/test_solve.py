@@ -70,11 +70,12 @@ def test_both_load_cases_are_solved_in_balance(left):
 
 
 @needs_ccx
-def test_a_mirrored_subject_is_as_stiff(left, tmp_path):
+@pytest.mark.parametrize("model", ["hex", "tet"])
+def test_a_mirrored_subject_is_as_stiff(left, tmp_path, model):
     mask = femur()
     mirrored = Image(mask.array[::-1], mask.spacing_mm, mask.origin_mm)
-    right = solve(export(mirrored, tmp_path, "right", slope=0.8, intercept=0.0))
-    for name, case in solve(left)["cases"].items():
+    right = solve(export(mirrored, tmp_path, "right", slope=0.8, intercept=0.0), model)
+    for name, case in solve(left, model)["cases"].items():
         other = right["cases"][name]
         assert other["stiffness_n_mm"] == pytest.approx(case["stiffness_n_mm"], rel=1e-3)
         assert other["failure_load_n"] == pytest.approx(case["failure_load_n"], rel=1e-3)

@@ -35,9 +35,9 @@ def build_tetrahedra(mask: Image, size_mm: float = SIZE_MM) -> TetMesh:
 
     The boundary is the mask's smooth level set (see `hipqct.surface.extract_surface`) at the level at which
     the mesh holds the mask's voxel volume within 0.05%. The lattice is centred on the mask's centroid, so
-    that of a mirrored mask is the mirrored one; where two diagonals are equally long the choice hangs on the
-    nodes' numbers, so a few elements there are not each other's mirror images. The rim of a flat cut is
-    chamfered by up to half an edge.
+    that a mirrored mask gives the mirrored mesh, but for a few elements where two ways are equally long and
+    the nodes' numbers decide (4 of 10,018 in one femur, none in three). The rim of a flat cut is chamfered by
+    up to half an edge.
 
     Returns:
         The mesh; node sets ``DISTAL_FACE`` (on the mask's lowest face), ``DISTAL_SLAB`` (within 6 mm of it)
