@@ -14,8 +14,7 @@ TOP_MM = 75.0
 # What a millimetre towards the head's place, up and inward, counts in mm of the ball's radius: the
 # trochanters can hold as large a ball as the head.
 TOWARD_HEAD = 0.1
-# Rough edges of a mask are no anatomy.
-SMOOTHING_MM = 2.0
+SMOOTHING_MM = 2.0  # rough edges of a mask are no anatomy
 # Points this near to the sphere (shares of its radius) are taken to be the head's.
 SHELL = (0.85, 1.15)
 # Round the neck's axis there is no head surface.

@@ -6,6 +6,5 @@ from hipqct.smk import step
 from hipqct.steps.mesh import export_mesh
 
 with step(snakemake):
-    scan, side, p = snakemake.input, snakemake.wildcards.side, snakemake.params
-    folder = Path(snakemake.output.facts).parent
-    export_mesh(scan.mask, scan.resampled, folder, side, p.options, p.slope, p.intercept, p.basis)
+    folder, side, p = Path(snakemake.output.facts).parent, snakemake.wildcards.side, snakemake.params
+    export_mesh(*snakemake.input[:2], folder, side, p.options, p.slope, p.intercept, p.basis)
