@@ -126,10 +126,10 @@ def compare_stiffness(table: dict) -> dict:
         print(name, {key: round(value, 1) for key, value in row.items()}, flush=True)
     hexes, tets = MIRRORED
     return {
-        "uniform_stiffness_hex_tet_relative_difference": relative(table, *DEFAULT_PAIR),
-        "uniform_stiffness_hex_tet_relative_difference_is_of": " against ".join(DEFAULT_PAIR),
-        "uniform_stiffness_hex_tet_converged_relative_difference": relative(table, *CONVERGED_PAIR),
-        "uniform_stiffness_hex_tet_converged_relative_difference_is_of": " against ".join(CONVERGED_PAIR),
+        "uniform_stiffness_hex_tet_relative_difference": relative(table, *CONVERGED_PAIR),
+        "uniform_stiffness_hex_tet_relative_difference_is_of": " against ".join(CONVERGED_PAIR),
+        "uniform_stiffness_hex_tet_default_relative_difference": relative(table, *DEFAULT_PAIR),
+        "uniform_stiffness_hex_tet_default_relative_difference_is_of": " against ".join(DEFAULT_PAIR),
         "mirror_stiffness_relative_difference": relative(table, hexes, f"{hexes}_mirrored"),
         "mirror_stiffness_tet_relative_difference": relative(table, tets, f"{tets}_mirrored"),
         "convergence": table,
