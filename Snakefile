@@ -45,6 +45,9 @@ rule all:
         rules.write_report.output,
 
 
+check_overrides(workflow)
+
+
 # A failed hip keeps the cohort's rules from running; its tables are then written from the complete ones.
 onerror:
     report_failures(workflow)

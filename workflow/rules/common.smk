@@ -113,6 +113,18 @@ def every_hip(of_each, of_evaluated, of_solved):
     )
 
 
+def check_overrides(workflow):
+    """Refuse threads and resources that are set for none of the rules; Snakemake would leave them out in silence."""
+    settings = workflow.resource_settings
+    named = {*settings.overwrite_threads, *settings.overwrite_resources}
+    unknown = sorted(named - {rule.name for rule in workflow.rules})
+    if unknown:
+        raise WorkflowError(
+            f"set-threads or set-resources name {', '.join(unknown)}, and no rule is called so; "
+            "mend the name in the profile or on the command line"
+        )
+
+
 def report_failures(workflow):
     """After failed jobs, write the cohort's files from the complete hips, if wanted or there already."""
     interrupted = getattr(workflow.scheduler, "_user_kill", None)

@@ -52,6 +52,7 @@ rule solve_mesh:
     threads: 1
     resources:
         mem_mb=2000 if config["solve"]["model"] == "hex" else 6000,
+        runtime=15 + round(config["solve"]["minutes"] * len(config["solve"]["cases"])),
     params:
         options=config["solve"],
         revision=revisions.SOLVE_MESH,

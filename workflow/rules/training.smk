@@ -98,6 +98,7 @@ rule judge_models:
     threads: 4
     resources:
         mem_mb=8000,
+        runtime=480,
         gpu=0 if config["segment"]["device"] == "cpu" else 1,
     params:
         windows=[config["segment"][key] for key in ("step", "blend", "ends")],
