@@ -75,7 +75,8 @@ def predict_probability(
             ``adaptive``: see `adapt_windows`.
         blend: see `window_weights`; the paper's mean is ``uniform``.
         ends: ``as-is``, where the outermost slices lie in one window only; ``reflect``: the stack is first
-            continued by its mirror image, so that they lie in as many windows as those in the middle.
+            continued by its mirror image, so that they lie in as many windows as those in the middle; a stack
+            that one window holds has all its slices in that window and stays as it is.
 
     Returns:
         float32, the shape of ``ct``.
