@@ -9,7 +9,7 @@ from perturbations import COARSE, OPTIONS, femur
 
 from hipqct.anatomy import find_frame
 from hipqct.errors import MeshError
-from hipqct.gates import LIMITS, check_gates, hex_facts, surface_facts, tet_facts
+from hipqct.gates import LIMITS, check_gates, hex_facts, mask_facts, surface_facts, tet_facts
 from hipqct.hexahedra import build_hexahedra
 from hipqct.image import Image
 from hipqct.io.images import write_image
@@ -32,6 +32,19 @@ def export(scan, out, **options) -> dict:
     paths = (scan / "mask.nii.gz", scan / "ct.nii.gz", out)
     export_mesh(*paths, "left", OPTIONS | {"gates": COARSE} | options, slope=0.8, intercept=0.0)
     return json.loads((out / "mesh.json").read_text())
+
+
+def test_a_cut_head_is_told_whichever_way_the_slices_are_ordered():
+    array = femur().array.copy()
+    array = array[:, :, : int(np.flatnonzero(array.any(axis=(0, 1)))[-1])]  # the scan ends within the head
+    ascending = Image(array, (0.8, 0.8, 3.0))
+    descending = Image(array[:, :, ::-1], (0.8, 0.8, 3.0), direction=np.diag([1.0, 1.0, -1.0]))
+    assert mask_facts(ascending)["touches_highest_slice"]
+    assert mask_facts(descending)["touches_highest_slice"]
+    whole = Image(
+        np.pad(array, ((0, 0), (0, 0), (0, 3)))[:, :, ::-1], (0.8, 0.8, 3.0), direction=np.diag([1.0, 1, -1])
+    )
+    assert not mask_facts(whole)["touches_highest_slice"]
 
 
 @pytest.fixture(scope="module")

@@ -232,7 +232,7 @@ def test_faults_of_the_mask_become_flags(tmp_path):
         "tet_modulus_max_mpa",
     }
     assert facts["mask"]["components"] == 2 and facts["mask"]["filled_voxels"] == 16
-    assert facts["mask"]["touches_first_slice"]
+    assert facts["mask"]["touches_lowest_slice"]
 
 
 def test_masks_that_cannot_be_meshed_are_refused(scan, tmp_path):

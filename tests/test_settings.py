@@ -50,6 +50,25 @@ def test_a_fault_is_told_by_its_key(section, key, value, words):
     assert words in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("section", "changes", "words"),
+    [
+        (
+            "solve",
+            {"cases": ["stance", "fal"]},
+            "solve/cases: 'fal' is none of mesh/load_cases (stance, fall)",
+        ),
+        ("mesh", {"gates": {"head_radius": [17, 32]}}, "mesh/gates: there is no gate 'head_radius'"),
+        ("mesh", {"gate_errors": ["head_leak"]}, "mesh/gate_errors: there is no gate 'head_leak'"),
+        ("mesh", {"gates": {"head_radius_mm": [32, 17]}}, "the lower limit 32 is above the upper one, 17"),
+    ],
+)
+def test_names_that_nothing_knows_are_told_before_any_job(section, changes, words):
+    with pytest.raises(SheetError) as error:
+        check_settings(SHIPPED | {section: SHIPPED[section] | changes}, SCHEMA)
+    assert words in str(error.value)
+
+
 def test_all_faults_come_at_once():
     config = deepcopy(SHIPPED)
     del config["crop"]

@@ -93,6 +93,16 @@ def test_failure_load_scales_with_the_limit(left):
     assert high["failure_load_n"] == pytest.approx(2 * low["failure_load_n"])
 
 
+@needs_ccx
+@pytest.mark.parametrize("percent", [2.0, 4.0])
+def test_at_the_failure_load_the_stated_share_of_the_bone_is_at_its_limit(left, percent):
+    case = solve(left, cases=["stance"], volume_percent=percent)["cases"]["stance"]
+    cells = read_vtu(left.parent / "solution-hex" / "stance.vtu").cell_data
+    used = cells["share_of_limit"][cells["looked_at"] == 1] * case["failure_load_n"] / case["force_n"]
+    beyond, reached = 100 * (used > 1 + 1e-6).mean(), 100 * (used > 1 - 1e-6).mean()
+    assert beyond <= percent < reached < percent + 100 * 3 / len(used)
+
+
 def test_reactions_that_do_not_cancel_are_refused():
     printed = {"HEAD": {"force_n": np.array([[0, 0, -90.0]])}, "SLAB": {"force_n": np.array([[0, 0, 100.0]])}}
     with pytest.raises(SolverError, match="load case fall: the reactions miss balance by 11% of the force"):
@@ -203,6 +213,7 @@ def test_every_deck_tells_its_angles_and_fixation(left, model, case, angle, held
         f"HEAD_{case.upper()}",
         "40 deg",
         "LPS",
+        "mm below the head's centre",
     ):
         assert words in header, words
 

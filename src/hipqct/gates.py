@@ -69,12 +69,13 @@ def mask_facts(mask: Image) -> dict:
     """Volume of the solid mask, what had to be mended in it, and which ends of the image it touches."""
     solid, facts = solid_mask(mask.array)
     occupied = np.flatnonzero(mask.array.any(axis=(0, 1)))
+    low, high = (0, -1) if mask.direction[2, 2] >= 0 else (-1, 0)
     return {
         "volume_mm3": float(solid.sum()) * mask.voxel_volume_mm3,
         **facts,
         "empty_slices": int(occupied[-1] - occupied[0] + 1 - len(occupied)),
-        "touches_first_slice": bool(solid[:, :, 0].any()),
-        "touches_last_slice": bool(solid[:, :, -1].any()),
+        "touches_lowest_slice": bool(solid[:, :, low].any()),
+        "touches_highest_slice": bool(solid[:, :, high].any()),
         "touches_side": bool(solid[[0, -1]].any() or solid[:, [0, -1]].any()),
         "distal_slab_share": _distal_slab_share(solid, mask),
     }
@@ -149,7 +150,7 @@ def hex_facts(mesh: HexMesh, mask_volume_mm3: float, bins: MaterialBins | None) 
 def check_gates(facts: dict, limits: dict) -> dict:
     """Every check with its value and limits; one that does not pass becomes a flag of the same name.
 
-    A shaft that is cut by the first slice is how hip scans are and no gate; a head cut by the last is one.
+    A shaft cut by the lowest slice is how hip scans are and no gate; a head cut by the highest is one.
     What cannot be looked at is left out: ``no_anatomical_frame`` or ``uncalibrated`` then tells why.
 
     Args:
@@ -177,7 +178,7 @@ def _mask_values(facts: dict) -> dict:
         "distal_slab_share": mask["distal_slab_share"],
         "empty_slices": mask["empty_slices"],
         "filled_cavities": mask["filled_voxels"],
-        "touches_scan_top": int(mask["touches_last_slice"]),
+        "touches_scan_top": int(mask["touches_highest_slice"]),
         "touches_scan_side": int(mask["touches_side"]),
         "uncalibrated": int(facts["uncalibrated"]),
     }

@@ -6,16 +6,35 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from hipqct.errors import SheetError
+from hipqct.gates import LIMITS
 
 
 def check_settings(config: dict, schema_path) -> None:
-    """Refuse a configuration that its JSON schema (a YAML file) does not allow.
+    """Refuse a configuration that its JSON schema (YAML) forbids, or that names what is not there.
 
     Raises:
         SheetError: every fault at once, by key.
     """
     schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
     faults = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda fault: list(fault.path))
-    if faults:
-        lines = [f"  {'/'.join(map(str, fault.path)) or 'top level'}: {fault.message}" for fault in faults]
-        raise SheetError(f"the configuration has {len(faults)} fault(s):\n" + "\n".join(lines))
+    lines = [f"{'/'.join(map(str, fault.path)) or 'top level'}: {fault.message}" for fault in faults]
+    lines = lines or _faults_between_keys(config["mesh"], config["solve"])
+    if lines:
+        raise SheetError("\n  ".join([f"the configuration has {len(lines)} fault(s):", *lines]))
+
+
+def _faults_between_keys(mesh: dict, solve: dict) -> list[str]:
+    """Names that one key uses and another, or the package, does not know; limits the wrong way round."""
+    faults = [
+        f"solve/cases: {name!r} is none of mesh/load_cases ({', '.join(mesh['load_cases'])})"
+        for name in solve["cases"]
+        if name not in mesh["load_cases"]
+    ]
+    for key in ("gates", "gate_errors"):
+        faults += [f"mesh/{key}: there is no gate {name!r}" for name in mesh[key] if name not in LIMITS]
+    faults += [
+        f"mesh/gates/{name}: the lower limit {low:g} is above the upper one, {high:g}"
+        for name, (low, high) in mesh["gates"].items()
+        if low is not None and high is not None and low > high
+    ]
+    return faults

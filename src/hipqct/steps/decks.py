@@ -119,6 +119,8 @@ def _header(facts: dict, name: str) -> list[str]:
         "flags: " + (", ".join(facts["flags"]) or "none"),
         f"node sets reach into the bone (mm): {depths}",
     ]
+    if facts["anatomy"] is not None:
+        lines.append(f"the bone ends {facts['anatomy']['below_head_mm']:.1f} mm below the head's centre")
     if name == "hex":
         size = (
             f"cubes of {mesh['cube_mm']:g} mm, bone fraction at least {mesh['bone_fraction_min']:g} "
