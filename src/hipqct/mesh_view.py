@@ -16,7 +16,7 @@ COLOURS, PLAIN = "viridis", "#cfcfcf"
 SET_COLOURS = {"HEAD": "#d62728", "TROCHANTER": "#ff7f0e", "DISTAL": "#1f77b4"}
 SET_ROLES = {"HEAD": "pushed", "TROCHANTER": "supported", "DISTAL": "held"}
 LIGHT = np.array([0.3, -0.8, 0.5])  # in view coordinates: across, depth (towards the back), up
-AMBIENT = 0.55
+AMBIENT, FAINT_AMBIENT = 0.55, 0.88  # shading; faint where colours are read off a bar
 STIFFNESS_RANGE_MPA = (100.0, 20_000.0)
 SCALE_BAR_MM = 20
 ARROW_MM = 25
@@ -40,14 +40,16 @@ def draw_model(mesh: HexMesh, frame: FemurFrame | None, cases: dict, title: str)
     for ax, (name, from_back, cut) in zip(axes, panels, strict=False):
         cells = _behind(mesh, frame, view) if cut else np.arange(len(mesh.cells))
         turned = view * np.array([[-1], [-1], [1]]) if from_back else view
-        _draw(ax, mesh, cells, turned, ScalarMappable(norm, COLOURS).to_rgba(values)[:, :3])
+        _draw(ax, mesh, cells, turned, ScalarMappable(norm, COLOURS).to_rgba(values)[:, :3], FAINT_AMBIENT)
         ax.set_title(name, fontsize=10)
+        for letter, place in zip("LR" if from_back else "RL", (0.02, 0.98), strict=True):
+            ax.text(place, 0.98, letter, transform=ax.transAxes, ha="center", va="top", fontsize=9)
     for ax, (name, case) in zip(axes[len(panels) :], cases.items(), strict=True):
         _draw_case(ax, mesh, view, case, frame)
-        ax.set_title(f"{name} (arrow: push)", fontsize=10)
+        ax.set_title(f"{name}: push\n{_out_of_plane(view @ np.array(case['push']))}", fontsize=10)
     _share_scale(axes)
     _scale_bar(axes[0])
-    figure.colorbar(ScalarMappable(norm, COLOURS), ax=axes, shrink=0.7, label=label, aspect=30)
+    figure.colorbar(ScalarMappable(norm, COLOURS), ax=axes, shrink=0.7, label=label, aspect=30, extend="both")
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -75,7 +77,15 @@ def _behind(mesh, frame, view):
     return np.flatnonzero(middles >= level)
 
 
-def _draw(ax, mesh, cells, view, colours):
+def _out_of_plane(push):
+    """How far a push leaves the plane of the picture, in words."""
+    angle_deg = np.degrees(np.arcsin(np.clip(push[1], -1, 1)))
+    if abs(angle_deg) < 0.5:
+        return "in the plane of the picture"
+    return f"{abs(angle_deg):.0f} deg {'away from' if angle_deg > 0 else 'towards'} the viewer"
+
+
+def _draw(ax, mesh, cells, view, colours, ambient=AMBIENT):
     """Boundary faces of some cells that face the viewer, far ones first."""
     faces = mesh.cells[cells][:, HEX_FACES].reshape(-1, 4)
     owner = np.repeat(cells, len(HEX_FACES))
@@ -87,7 +97,7 @@ def _draw(ax, mesh, cells, view, colours):
     seen = normal[:, 1] < -1e-6
     corners, normal, owner = corners[seen], normal[seen], owner[outer][seen]
     order = np.argsort(-corners[:, :, 1].mean(axis=1), kind="stable")
-    light = AMBIENT + (1 - AMBIENT) * np.clip(normal @ (LIGHT / np.linalg.norm(LIGHT)), 0, 1)
+    light = ambient + (1 - ambient) * np.clip(normal @ (LIGHT / np.linalg.norm(LIGHT)), 0, 1)
     shaded = np.clip(colours[owner] * light[:, None], 0, 1)[order]
     polygons = corners[order][:, :, [0, 2]]
     ax.add_collection(PolyCollection(polygons, facecolors=shaded, edgecolors=shaded, linewidths=0.2))
