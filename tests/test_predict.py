@@ -6,6 +6,7 @@ import pytest
 from hipqct.engine import Engine
 from hipqct.predict import (
     Votes,
+    clear_outside,
     combine_models,
     normalise,
     predict_probability,
@@ -229,3 +230,13 @@ def test_the_expected_change_is_that_of_scattered_votes():
         real.append(changed[:, :, twice].sum() / (2 * before.sum()))
     assert np.mean(real) > 0.01
     assert np.mean(expected) == pytest.approx(np.mean(real), rel=0.15)
+
+
+def test_bone_is_not_drawn_on_beyond_the_field_of_view():
+    ct = np.full((12, 10, 3), 40, np.int16)
+    ct[8:] = -1024  # the scan ends here
+    ct[3:5, 3:5, 1] = -900  # gas or a streak within the body stays the network's affair
+    probability = np.full(ct.shape, 0.9, np.float32)
+    cleared = clear_outside(probability, ct)
+    assert (cleared[8:] == 0).all() and (cleared[:8] == np.float32(0.9)).all()
+    assert cleared.dtype == np.float32 and (probability == np.float32(0.9)).all()

@@ -27,6 +27,8 @@ DOUBT = 0.002
 # Voxels whose mean lies more standard errors than this from 0.5 will not change sides.
 SURE_ERRORS = 5.0
 
+OUTSIDE_HU = -500.0  # between air, or what a scan writes beyond its field of view, and any tissue with noise
+
 
 def normalise(ct: np.ndarray, normalisation: dict) -> np.ndarray:
     """HU to the network's input: clipped to ``clip_hu`` (low, high), then scaled to 0..1, float32."""
@@ -103,6 +105,22 @@ def predict_probability(
         mean = votes.mean()
     inside = tuple(slice(b, b + n) for b, n in zip(before, ct.shape, strict=True))
     return mean[inside]
+
+
+def clear_outside(probability: np.ndarray, ct: np.ndarray) -> np.ndarray:
+    """The probability, 0 in air that reaches the crop's sides: round the body, beyond the field of view.
+
+    A network goes on drawing a bone that the field of view cuts; nothing was measured there.
+
+    Args:
+        probability, ct: of one shape ``(x, y, z)``; ``ct`` in HU.
+    """
+    pieces, count = label(ct <= OUTSIDE_HU)
+    outside = np.zeros(count + 1, bool)
+    for side in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
+        outside[np.unique(side)] = True
+    outside[0] = False
+    return np.where(outside[pieces], np.float32(0), probability)
 
 
 def adapt_windows(engine: Engine, padded: np.ndarray, weights: np.ndarray) -> np.ndarray:

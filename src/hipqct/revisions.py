@@ -23,5 +23,5 @@ DIVIDE_COHORT = 1
 BUILD_DATASET = 1
 TRAINING_CROPS = 1  # of phantoms, for `hipqct train` and benchmarks
 TRAIN_FOLD = 3
-JUDGE_MODELS = 2
+JUDGE_MODELS = 3
 TABULATE_TRAINING = 1

@@ -31,7 +31,7 @@ def judge_models(
         windows: step, blend and ends of `hipqct.predict.predict_probability`, as at inference.
     """
     from hipqct.engine import load_engine
-    from hipqct.predict import predict_probability
+    from hipqct.predict import clear_outside, predict_probability
 
     models = [read_model(Path(path).parent) for path in plan_paths]
     networks = [(load_engine(plan["network"], weights, device, threads), plan) for plan, weights in models]
@@ -40,7 +40,10 @@ def judge_models(
         voxel_mm3 = float(np.prod(data.spacing_mm))
         for hip in [hip for hip in data.hips(COHORTS[cohort]) if hip.fold == TEST]:
             ct, reference = hip.ct[()], hip.mask[()] > 0
-            maps = [predict_probability(engine, ct, plan, *windows) for engine, plan in networks]
+            maps = [
+                clear_outside(predict_probability(engine, ct, plan, *windows), ct)
+                for engine, plan in networks
+            ]
             row = {"subject": hip.subject, "side": hip.side, "sex": hip.sex, "age": hip.age}
             flags = [SYNTHETIC] if data.data == SYNTHETIC else []
             try:

@@ -79,7 +79,7 @@ def segment_femur(
 
 
 def _segment(networks: list, settings: dict, roi_path: Path, probability_path: Path) -> None:
-    from hipqct.predict import combine_models, predict_probability
+    from hipqct.predict import clear_outside, combine_models, predict_probability
 
     roi_sha256 = hash_file(roi_path)  # before it is read: a crop that changes meanwhile then fits no result
     roi, facts = read_roi(roi_path)
@@ -89,7 +89,7 @@ def _segment(networks: list, settings: dict, roi_path: Path, probability_path: P
         check_crop(roi, plan, roi_path)
         mirror = slice(None, None, -1 if plan["side"] not in ("both", facts["side"]) else 1)
         left = np.ascontiguousarray(roi.array[mirror])
-        maps.append(predict_probability(engine, left, plan, *windows)[mirror])
+        maps.append(clear_outside(predict_probability(engine, left, plan, *windows), left)[mirror])
     probability, disagreement, agreement = combine_models(maps)
     made = {"side": facts["side"], "device": engine.device, "engine": engine.name} | agreement
     attributes = settings | made | {"roi_sha256": roi_sha256}
