@@ -266,7 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--crops", type=int, default=4, help="phantoms to compare schemes on")
     parser.add_argument("--real", type=Path, help="results/subjects of a study: its roi.h5 are added")
-    parser.add_argument("--model", default=str(PROJECT / "resources/models/compact"))
+    parser.add_argument("--model", default=str(PROJECT / "resources/models/medium"))
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     import yaml

@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--phantoms", type=int, default=37)
     parser.add_argument("--crops", type=Path, help="keep the crops here, for the next run")
     parser.add_argument("--study", type=Path, help="work folder of real_scans.py")
-    parser.add_argument("--model", type=Path, default=PROJECT / "resources/models/compact")
+    parser.add_argument("--model", type=Path, default=PROJECT / "resources/models/medium")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     plan, weights = read_model(options.model)
