@@ -86,7 +86,9 @@ def add_training_options(train) -> None:
     train.add_argument("folder", type=Path, metavar="DIR", help="the same command goes on where it stopped")
     train.add_argument("--phantoms", type=int, default=60, help="two hips each")
     train.add_argument("--validation", type=int, default=3, help="phantoms that are only watched")
-    train.add_argument("--preset", choices=("compact", "medium", "paper"), default="compact")
+    train.add_argument(
+        "--preset", choices=("compact", "medium", "paper"), default="compact", help="the network"
+    )
     train.add_argument("--backend", choices=("tensorflow", "torch", "jax"), default="tensorflow")
     train.add_argument(
         "--minutes",

@@ -69,23 +69,23 @@ def mask_facts(mask: Image) -> dict:
     """Volume of the solid mask, what had to be mended in it, and which ends of the image it touches."""
     solid, facts = solid_mask(mask.array)
     occupied = np.flatnonzero(mask.array.any(axis=(0, 1)))
-    low, high = (0, -1) if mask.direction[2, 2] >= 0 else (-1, 0)
+    upwards = solid[:, :, :: 1 if mask.direction[2, 2] >= 0 else -1]
     return {
         "volume_mm3": float(solid.sum()) * mask.voxel_volume_mm3,
         **facts,
         "empty_slices": int(occupied[-1] - occupied[0] + 1 - len(occupied)),
-        "touches_lowest_slice": bool(solid[:, :, low].any()),
-        "touches_highest_slice": bool(solid[:, :, high].any()),
+        "touches_lowest_slice": bool(upwards[:, :, 0].any()),
+        "touches_highest_slice": bool(upwards[:, :, -1].any()),
         "touches_side": bool(solid[[0, -1]].any() or solid[:, [0, -1]].any()),
-        "distal_slab_share": _distal_slab_share(solid, mask),
+        "distal_slab_share": _distal_slab_share(upwards, mask.spacing_mm[2]),
     }
 
 
-def _distal_slab_share(solid: np.ndarray, mask: Image) -> float:
+def _distal_slab_share(upwards: np.ndarray, slice_mm: float) -> float:
     """Mean section of the lowest 6 mm, which are held, over the median one of the 15 mm above them."""
-    sections = solid.sum(axis=(0, 1))[:: 1 if mask.direction[2, 2] >= 0 else -1]
+    sections = upwards.sum(axis=(0, 1))
     sections = sections[sections > 0]
-    slab, above = (max(1, round(mm / mask.spacing_mm[2])) for mm in (DISTAL_SLAB_MM, DISTAL_NEXT_MM))
+    slab, above = (max(1, round(mm / slice_mm)) for mm in (DISTAL_SLAB_MM, DISTAL_NEXT_MM))
     return (
         float(sections[:slab].mean() / np.median(sections[slab : slab + above]))
         if len(sections) > slab
@@ -145,6 +145,17 @@ def hex_facts(mesh: HexMesh, mask_volume_mm3: float, bins: MaterialBins | None) 
         "overlapping_nodes": overlapping_nodes(mesh),
         "element_sets": _element_sets(len(mesh.cells), bins),
     }
+
+
+def gate_faults(limits: dict, errors: list[str]) -> list[str]:
+    """What is wrong with the options ``gates`` and ``gate_errors``: unknown names, reversed limits."""
+    named = [("gates", name) for name in limits] + [("gate_errors", name) for name in errors]
+    unknown = [f"mesh/{key}: there is no gate {name!r}" for key, name in named if name not in LIMITS]
+    return unknown + [
+        f"mesh/gates/{name}: the lower limit {low:g} is above the upper one, {high:g}"
+        for name, (low, high) in limits.items()
+        if low is not None and high is not None and low > high
+    ]
 
 
 def check_gates(facts: dict, limits: dict) -> dict:

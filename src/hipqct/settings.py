@@ -6,7 +6,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from hipqct.errors import SheetError
-from hipqct.gates import LIMITS
+from hipqct.gates import gate_faults
 
 
 def check_settings(config: dict, schema_path) -> None:
@@ -24,17 +24,10 @@ def check_settings(config: dict, schema_path) -> None:
 
 
 def _faults_between_keys(mesh: dict, solve: dict) -> list[str]:
-    """Names that one key uses and another, or the package, does not know; limits the wrong way round."""
-    faults = [
+    """What the schema cannot see: names that one key uses and another, or the package, does not know."""
+    unknown = [
         f"solve/cases: {name!r} is none of mesh/load_cases ({', '.join(mesh['load_cases'])})"
         for name in solve["cases"]
         if name not in mesh["load_cases"]
     ]
-    for key in ("gates", "gate_errors"):
-        faults += [f"mesh/{key}: there is no gate {name!r}" for name in mesh[key] if name not in LIMITS]
-    faults += [
-        f"mesh/gates/{name}: the lower limit {low:g} is above the upper one, {high:g}"
-        for name, (low, high) in mesh["gates"].items()
-        if low is not None and high is not None and low > high
-    ]
-    return faults
+    return unknown + gate_faults(mesh["gates"], mesh["gate_errors"])

@@ -7,7 +7,7 @@ import numpy as np
 import hipqct
 from hipqct.anatomy import FemurFrame, find_frame
 from hipqct.errors import AnatomyError, MeshError, SheetError
-from hipqct.gates import LIMITS, check_gates, hex_facts, mask_facts, surface_facts, tet_facts
+from hipqct.gates import check_gates, gate_faults, hex_facts, mask_facts, surface_facts, tet_facts
 from hipqct.hexahedra import BONE_FRACTION_MIN, CUBE_MM, SHAPES, build_hexahedra
 from hipqct.image import Image
 from hipqct.io.fe_formats import WRITERS
@@ -245,7 +245,6 @@ def _complete(options: dict, slope, intercept) -> dict:
             raise SheetError(
                 f"mesh option load_cases/{name}/distal must be one of {FIXATIONS}, got {case['distal']}"
             )
-    for name in (*options["gates"], *options["gate_errors"]):
-        if name not in LIMITS:
-            raise SheetError(f"mesh gate {name} is unknown: use {', '.join(LIMITS)} in the configuration")
+    if faults := gate_faults(options["gates"], options["gate_errors"]):
+        raise SheetError("; ".join(faults))
     return options
