@@ -115,7 +115,11 @@ def cut_patch(array: np.ndarray, spacing_mm, centre, size, augmentation: Augment
     part = np.asarray(array[box])
     part = part.view(np.uint8) if part.dtype == bool else part
     how = {"output": np.float32, "order": 1, "mode": "nearest"}
-    if augmentation.elastic_mm:
+    if augmentation.keeps_grid and not (offset % 1).any():
+        places = [(np.arange(n) + first).astype(int) for n, first in zip(size, offset - low, strict=True)]
+        held = [place.clip(0, n - 1) for place, n in zip(places, part.shape, strict=True)]
+        patch = part[np.ix_(*held)].astype(np.float32)
+    elif augmentation.elastic_mm:
         places = np.tensordot(matrix, np.indices(size), 1) + (offset - low).reshape(3, 1, 1, 1) + bend
         patch = map_coordinates(part, places, **how)
     else:
@@ -185,9 +189,12 @@ def draw_displacement(shape, spacing_mm, augmentation: Augmentation) -> np.ndarr
 def _draw_between_nodes(rng, sd, shape, spacing_mm, node_mm: float, order: int) -> np.ndarray:
     """Normal values of that SD at nodes of a grid, splines of that order between them; float32."""
     positions = [np.arange(n) * mm / node_mm for n, mm in zip(shape, spacing_mm, strict=True)]
-    nodes = [int(p[-1]) + 2 for p in positions]
-    values = rng.normal(0, sd, nodes).astype(np.float32)
-    return map_coordinates(values, np.meshgrid(*positions, indexing="ij"), order=order, mode="nearest")
+    field = rng.normal(0, sd, [int(p[-1]) + 2 for p in positions]).astype(np.float32)
+    for along in positions:  # each axis by itself, the first one going to the back: splines are separable
+        units = np.eye(field.shape[0], dtype=np.float32)
+        weights = [map_coordinates(unit, [along], order=order, mode="nearest") for unit in units]
+        field = np.tensordot(field, np.stack(weights), (0, 0))
+    return np.ascontiguousarray(field)
 
 
 def draw_noise(shape, spacing_mm, augmentation: Augmentation) -> np.ndarray:

@@ -6,6 +6,7 @@ about five times faster than tensorflow; the weights are the same for all backen
 
 import logging
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 FEMUR_PATCHES = 0.67  # share of patches centred on a femur voxel; the others lie anywhere
 VALIDATION_STEP = 16  # slices between validation windows: Dice differs from step 1 by less than 0.005
-BATCHES_AHEAD = 4
+BATCHES_AHEAD = 4  # for each thread that draws them
 SIDES = ("left", "both")
 
 
@@ -190,6 +191,11 @@ def _variables(model):
     return [*model.variables, *model.optimizer.variables]
 
 
+def feeding_threads() -> int:
+    """How many threads draw batches: on a GPU all cores but the one that leads it, else one."""
+    return max(1, len(os.sched_getaffinity(0)) - 1) if sees_gpu() else 1
+
+
 class BatchFeed:
     """Batches of consecutive steps, drawn ahead by threads while the network computes; use it in ``with``.
 
@@ -199,6 +205,7 @@ class BatchFeed:
     def __init__(self, crops: list[Crop], recipe: Recipe, first_step: int, threads: int = 1):
         self.crops, self.recipe, self.step = crops, recipe, first_step
         self.pool, self.queue, self.waited_s = ThreadPoolExecutor(threads), deque(), 0.0
+        self.ahead = BATCHES_AHEAD * threads
 
     def __enter__(self):
         return self
@@ -208,7 +215,7 @@ class BatchFeed:
 
     def next(self) -> tuple[np.ndarray, np.ndarray]:
         """Input and truth of the next step."""
-        while len(self.queue) <= BATCHES_AHEAD and self.step < self.recipe.steps:
+        while len(self.queue) <= self.ahead and self.step < self.recipe.steps:
             self.queue.append(self.pool.submit(draw_batch, self.crops, self.recipe, self.step))
             self.step += 1
         started = time.monotonic()
@@ -238,7 +245,7 @@ def train_vnet(
         verbose: show a progress bar with loss and Dice.
     """
     end, done = time.monotonic() + 60 * minutes, first_step
-    with BatchFeed(crops, recipe, first_step) as feed:
+    with BatchFeed(crops, recipe, first_step, feeding_threads()) as feed:
         while done < recipe.steps:
             started, feed.waited_s = time.monotonic(), 0.0
             steps = range(done, min(done + recipe.steps_per_epoch, recipe.steps))
