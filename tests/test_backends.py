@@ -1,4 +1,4 @@
-"""Keras' backends give one training: equal outputs, equal steps, and weights that pass between them."""
+"""Keras' backends are interchangeable: equal outputs, equal steps, and weights that pass between them."""
 
 import importlib.util
 import os
@@ -10,7 +10,9 @@ import pytest
 
 CODE = """
 import sys
+import keras
 import numpy as np
+from hipqct.engine import keras_engine
 from hipqct.network import PAPER, weight_shapes
 from hipqct.train import Recipe, start_model
 from hipqct.vnet import get_weights, set_weights
@@ -26,6 +28,9 @@ model = start_model(Recipe(network=network, learning_rate=1e-3), weights)
 ct = rng.random((2, 16, 16, 8, 1)).astype(np.float32)
 truth = (ct > 0.6).astype(np.float32)
 out = {"before": np.asarray(model.predict_on_batch(ct))}
+engine = keras_engine(network, weights, 1)
+assert engine.name == keras.backend.backend()
+out["engine"] = engine.predict_windows(ct[..., 0])[..., None]
 losses = []
 for _ in range(2):
     model.reset_metrics()
@@ -65,6 +70,7 @@ def test_outputs_and_steps_are_equal_and_weights_pass_between_backends(tmp_path,
     found = run(backend, tmp_path / "out.npz", reference_path)
     with np.load(reference_path) as reference:
         np.testing.assert_allclose(found["before"], reference["before"], atol=1e-5)
+        np.testing.assert_allclose(found["engine"], reference["before"], atol=1e-5)
         np.testing.assert_allclose(found["losses"], reference["losses"], rtol=1e-4)
         for name in reference.files:
             np.testing.assert_allclose(found[name], reference[name], atol=2e-4, err_msg=name)

@@ -12,7 +12,7 @@ from hipqct.errors import ModelError
 
 def test_gpu_on_a_machine_without_one_is_refused(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    with pytest.raises(ModelError, match=r"no GPU can be seen by TensorFlow: .* set segment/device to cpu"):
+    with pytest.raises(ModelError, match=r"no GPU can be seen by tensorflow: .* set segment/device to cpu"):
         select_device("gpu")
 
 
@@ -28,7 +28,7 @@ def test_auto_never_falls_back_from_a_gpu_that_tensorflow_cannot_use(monkeypatch
 
     monkeypatch.setattr(engine, "gpu_is_visible", lambda: True)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    with pytest.raises(ModelError, match="GPU of this machine cannot be used by TensorFlow"):
+    with pytest.raises(ModelError, match="GPU of this machine cannot be used by tensorflow"):
         select_device("auto")
 
 

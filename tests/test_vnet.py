@@ -52,10 +52,10 @@ def test_names_and_shapes_of_weights_are_those_of_keras(config):
 
 @pytest.mark.parametrize("config", [TINY, TINY | {"batch_norm": True, "kernel": 5}])
 def test_openvino_and_tensorflow_compute_the_same_on_any_size(config):
-    from hipqct.engine import openvino_engine, tensorflow_engine
+    from hipqct.engine import keras_engine, openvino_engine
 
     weights = random_weights(config)
-    first, second = tensorflow_engine(config, weights, 1), openvino_engine(config, weights, 1)
+    first, second = keras_engine(config, weights, 1), openvino_engine(config, weights, 1)
     for shape in ((2, 16, 24, 8), (1, 32, 32, 16)):
         windows = np.random.default_rng(1).random(shape, dtype=np.float32)
         a, b = first.predict_windows(windows), second.predict_windows(windows)

@@ -1,8 +1,7 @@
-"""What runs the network: OpenVINO on the CPU, TensorFlow on a GPU."""
+"""What runs the network: OpenVINO on the CPU, Keras on a GPU (TensorFlow, or what KERAS_BACKEND names)."""
 
 import logging
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ class Engine:
     """A network ready to run.
 
     Args:
-        name: the library that computes, ``tensorflow`` or ``openvino``.
+        name: the library that computes, ``openvino`` or Keras' backend (``tensorflow``, ``torch``, ``jax``).
         device: ``cpu``, or ``gpu`` with the card's name.
         batch: how many windows to compute at once.
         predict_windows: maps normalised windows ``(n, x, y, z)`` to probabilities of the same shape, float32.
@@ -42,35 +41,59 @@ def gpu_is_visible() -> bool:
     return any(Path("/dev").glob(NVIDIA_DEVICE_FILES))
 
 
+def keras_backend() -> str:
+    """What Keras computes with: what KERAS_BACKEND names, TensorFlow where it names nothing."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX: memory as needed, not all at once
+    import keras
+
+    return keras.backend.backend()
+
+
+def list_cards() -> list[str]:
+    """Names of the GPUs that Keras' backend can compute on."""
+    backend = keras_backend()
+    if backend == "torch":
+        import torch
+
+        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    if backend == "jax":
+        import jax
+
+        return [card.device_kind for card in jax.devices() if card.platform == "gpu"]
+    from tensorflow import config
+
+    cards = config.list_physical_devices("GPU")
+    return [config.experimental.get_device_details(card).get("device_name", card.name) for card in cards]
+
+
 def select_device(device: str) -> str:
     """Decide between ``cpu`` and ``gpu`` for a wish of ``auto``, ``cpu`` or ``gpu``; never in silence.
 
-    ``auto`` takes a visible NVIDIA card, else the CPU. On the GPU, memory is then taken as needed
-    (memory growth), not all at once.
+    ``auto`` takes a visible NVIDIA card, else the CPU.
 
     Raises:
-        ModelError: a GPU is asked for, or its device files are there, but TensorFlow cannot use it.
+        ModelError: a GPU is asked for, or its device files are there, but Keras' backend cannot use it.
     """
     if device not in ("auto", "cpu", "gpu"):
         raise ValueError(f"device must be auto, cpu or gpu, got {device!r}")
     if device == "cpu" or (device == "auto" and not gpu_is_visible()):
         log.info("Device: CPU (asked for: %s)", device)
         return "cpu"
-    cards = _import_tensorflow().config.list_physical_devices("GPU")
+    cards = list_cards()
     if not cards:
         found = "the GPU of this machine cannot be used by" if gpu_is_visible() else "no GPU can be seen by"
         raise ModelError(
-            f"segment/device is '{device}' but {found} TensorFlow: install hipqct[gpu] and a fitting driver, "
-            "or set segment/device to cpu."
+            f"segment/device is '{device}' but {found} {keras_backend()}: install hipqct[gpu] and a fitting "
+            "driver, or set segment/device to cpu."
         )
-    for card in cards:
-        _import_tensorflow().config.experimental.set_memory_growth(card, True)
-    log.info("Device: GPU %s (asked for: %s)", cards[0].name, device)
+    log.info("Device: GPU %s (asked for: %s)", cards[0], device)
     return "gpu"
 
 
 def load_engine(config: dict, weights: dict[str, np.ndarray], device: str, threads: int) -> Engine:
-    """Make the network ready: TensorFlow on a GPU, OpenVINO on the CPU (same outputs, several times faster).
+    """Make the network ready: Keras on a GPU, OpenVINO on the CPU (same outputs, several times faster).
 
     Args:
         config: the plan's ``network``; weights: as `hipqct.network.weight_shapes` names them.
@@ -80,12 +103,8 @@ def load_engine(config: dict, weights: dict[str, np.ndarray], device: str, threa
     Raises:
         ModelError: no such device, or weights of another network.
     """
-    chosen = select_device(device)
-    engine = (
-        openvino_engine(config, weights, threads)
-        if chosen == "cpu"
-        else tensorflow_engine(config, weights, threads)
-    )
+    make = openvino_engine if select_device(device) == "cpu" else keras_engine
+    engine = make(config, weights, threads)
     log.info("Engine: %s on %s, %d threads", engine.name, engine.device, threads)
     return engine
 
@@ -102,44 +121,78 @@ def openvino_engine(config: dict, weights: dict[str, np.ndarray], threads: int) 
     return Engine("openvino", "cpu", 1, predict_windows)
 
 
-def tensorflow_engine(config: dict, weights: dict[str, np.ndarray], threads: int) -> Engine:
-    """The network by Keras on TensorFlow, on the GPU where there is one, else on the CPU."""
-    tf = _import_tensorflow()
-    import keras
-
+def keras_engine(config: dict, weights: dict[str, np.ndarray], threads: int) -> Engine:
+    """The network by Keras, on the GPU where there is one, in full float32 (no TensorFloat-32)."""
+    backend, cards = keras_backend(), list_cards()
+    prepare = {"tensorflow": _prepare_tensorflow, "torch": _prepare_torch, "jax": _prepare_jax}[backend]
+    prepare_model = prepare(threads)
     from hipqct.vnet import build_vnet, set_weights
 
-    backend = keras.backend.backend()
-    if backend != "tensorflow":
-        raise ModelError(
-            f"Keras runs on '{backend}' where segmentation needs 'tensorflow': unset KERAS_BACKEND."
-        )
+    model = build_vnet(config)
+    set_weights(model, weights, config)
+    compute, batch = prepare_model(model), GPU_BATCH if cards else 1
+
+    def predict_windows(windows):
+        # Batches of one size only: what is compiled for a shape, or tried out for it, is used again.
+        missing = batch - len(windows)
+        filled = np.pad(windows, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing > 0 else windows
+        return compute(filled[..., None])[: len(windows), ..., 0]
+
+    return Engine(backend, f"gpu ({cards[0]})" if cards else "cpu", batch, predict_windows)
+
+
+def _prepare_tensorflow(threads: int) -> Callable:
+    """Settings that must come before the network is made; then what makes a function of a network."""
+    import tensorflow as tf
+
+    for card in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(card, True)
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
         try:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
         except RuntimeError:  # TensorFlow takes this only before its first operation in a process
             log.warning("TensorFlow is already running and keeps its own number of threads")
-    tf.config.experimental.enable_tensor_float_32_execution(False)  # full float32 on every card
-    model = build_vnet(config)
-    set_weights(model, weights, config)
-    signature = [tf.TensorSpec((None, None, None, None, 1), tf.float32)]
-    function = tf.function(lambda windows: model(windows, training=False), input_signature=signature)
+    tf.config.experimental.enable_tensor_float_32_execution(False)
 
-    def predict_windows(windows):
-        return function(windows[..., None]).numpy()[..., 0]
+    def prepare_model(model):
+        signature = [tf.TensorSpec((None, None, None, None, 1), tf.float32)]
+        function = tf.function(lambda windows: model(windows, training=False), input_signature=signature)
+        return lambda windows: function(windows).numpy()
 
-    cards = tf.config.list_physical_devices("GPU")
-    if not cards:
-        return Engine("tensorflow", "cpu", 1, predict_windows)
-    card = tf.config.experimental.get_device_details(cards[0]).get("device_name", cards[0].name)
-    return Engine("tensorflow", f"gpu ({card})", GPU_BATCH, predict_windows)
+    return prepare_model
 
 
-def _import_tensorflow():
-    """TensorFlow, quiet, and Keras told to use it if Keras is not yet loaded."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if "keras" not in sys.modules:
-        os.environ["KERAS_BACKEND"] = "tensorflow"
-    import tensorflow
+def _prepare_torch(threads: int) -> Callable:
+    import torch
 
-    return tensorflow
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+    def prepare_model(model):
+        def compute(windows):
+            with torch.inference_mode():
+                return model(windows, training=False).cpu().numpy()
+
+        return compute
+
+    return prepare_model
+
+
+def _prepare_jax(threads: int) -> Callable:
+    import jax
+
+    def prepare_model(model):
+        parts = (model.trainable_variables, model.non_trainable_variables)
+        state = [[variable.value for variable in part] for part in parts]
+
+        @jax.jit
+        def run(trained, kept, windows):
+            return model.stateless_call(trained, kept, windows, training=False)[0]
+
+        def compute(windows):
+            with jax.default_matmul_precision("highest"):
+                return np.asarray(run(*state, windows))
+
+        return compute
+
+    return prepare_model

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from hipqct.augment import Ranges, change_intensity, cut_patch, draw_augmentation
-from hipqct.engine import Engine
+from hipqct.engine import Engine, list_cards
 from hipqct.errors import ModelError
 from hipqct.losses import dice_l2_loss, soft_dice
 from hipqct.metrics import dice
@@ -37,22 +37,6 @@ SIDES = ("left", "both")
 def running_backend() -> str:
     """What Keras computes with in this process: tensorflow, torch or jax."""
     return keras.backend.backend()
-
-
-def sees_gpu() -> bool:
-    """Whether Keras' backend can compute on a GPU."""
-    backend = running_backend()
-    if backend == "torch":
-        import torch
-
-        return torch.cuda.is_available()
-    if backend == "jax":
-        import jax
-
-        return jax.default_backend() == "gpu"
-    import tensorflow
-
-    return bool(tensorflow.config.list_physical_devices("GPU"))
 
 
 @dataclass(frozen=True)
@@ -193,7 +177,7 @@ def _variables(model):
 
 def feeding_threads() -> int:
     """How many threads draw batches: on a GPU all cores but the one that leads it, else one."""
-    return max(1, len(os.sched_getaffinity(0)) - 1) if sees_gpu() else 1
+    return max(1, len(os.sched_getaffinity(0)) - 1) if list_cards() else 1
 
 
 class BatchFeed:

@@ -184,10 +184,9 @@ def set_backend(backend: str) -> None:
 
 def training_device() -> str:
     """What Keras trains on here, ``gpu`` or ``cpu``; ModelError when it cannot use a GPU that is there."""
-    from hipqct.engine import gpu_is_visible
-    from hipqct.train import sees_gpu
+    from hipqct.engine import gpu_is_visible, list_cards
 
-    if sees_gpu():
+    if list_cards():
         return "gpu"
     if gpu_is_visible():
         raise ModelError(
