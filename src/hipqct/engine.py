@@ -133,8 +133,7 @@ def keras_engine(config: dict, weights: dict[str, np.ndarray], threads: int) -> 
     compute, batch = prepare_model(model), GPU_BATCH if cards else 1
 
     def predict_windows(windows):
-        # Batches of one size only: what is compiled for a shape, or tried out for it, is used again.
-        missing = batch - len(windows)
+        missing = batch - len(windows) if backend == "jax" else 0  # which compiles anew for every shape
         filled = np.pad(windows, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing > 0 else windows
         return compute(filled[..., None])[: len(windows), ..., 0]
 
