@@ -40,11 +40,13 @@ from hipqct.loads import LoadCase, add_load_sets, hinge_axis, push_direction
 from hipqct.mapping import mean_over_tetrahedra
 from hipqct.material import bin_modulus
 from hipqct.mesh import dihedral_angles_deg, enclosed_volume_mm3
+from hipqct.mesh_options import DEFAULT_OPTIONS
 from hipqct.phantom.parameters import TEST_SEEDS
+from hipqct.solid import solid_mask
 from hipqct.steps.materials import Calibration, add_hex_materials, add_tet_materials
-from hipqct.steps.mesh import DEFAULT_OPTIONS, export_mesh
+from hipqct.steps.mesh import export_mesh
 from hipqct.steps.phantom_training import build_crops, no_changes
-from hipqct.surface import extract_surface, solid_mask
+from hipqct.surface import extract_surface
 from hipqct.tetrahedra import build_tetrahedra
 
 RESULTS = Path(__file__).parent / "results" / "fe.json"

@@ -1,14 +1,17 @@
 """What inference costs on the CPU, and what cheaper schemes change: ratios of one run on one machine.
 
-    python benchmarks/bench_inference.py [--crops 4] [--real STUDY/results/subjects]
+    python benchmarks/bench_inference.py [--phantoms 37] [--crops FOLDER] [--study WORK]
 
-Crops are of synthetic phantoms (held-out seeds); ``--real`` adds every roi.h5 below a folder. Each way of
-predicting runs in a process of its own, alone, with the same network, weights and threads. The naive
-way is a loop of Keras' ``model.predict`` on TensorFlow over the windows of step 1. MONAI's
-sliding window runs a plain torch network with the same weights; without monai and torch it is left out.
+Phantoms are synthetic, of the test seeds; ``--study`` is the work folder of ``real_scans.py``, whose hips and
+references are added. Each way of predicting is timed in a process of its own, alone, with the same network,
+weights and threads. The naive way is a loop of Keras' ``model.predict`` on TensorFlow over the windows of
+step 1. MONAI's sliding window runs a plain torch network with the same weights; without monai and torch it is
+left out. Schemes are compared on all cases in one process: a window that several share is computed once, and
+its seconds count for each.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -21,6 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 PROJECT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "inference.json"
@@ -183,26 +187,134 @@ def run_way(way: str, scheme: str, options, crops: list[Path], folder: Path) -> 
     return measured
 
 
-# ---- crops and scores --------------------------------------------------------------------------------
+# ---- schemes, on phantoms and real hips --------------------------------------------------------------
 
 
-def make_crops(count: int, folder: Path, real: Path | None) -> tuple[list[Path], list[np.ndarray | None]]:
-    """Crops as the network sees them (left hips) and their true masks where known (phantoms)."""
-    from hipqct.io.hdf5 import read_roi
+def phantom_cases(count: int, folder: Path, threads: int) -> list[tuple]:
+    """Kind, crop file and true mask of each phantom's left hip, as a cohort has them: 2-mm slices."""
     from hipqct.phantom.parameters import TEST_SEEDS
-    from hipqct.steps.phantom_training import build_crops, no_changes
+    from hipqct.steps.phantom_training import CROPS_FOLDER, build_crops, no_changes
 
-    build_crops(TEST_SEEDS[:count], folder, 1, lambda done, total: None, no_changes)
-    crops = sorted(folder.glob("*_left.npz"))
-    truths = [np.load(crop)["mask"] for crop in crops]
-    for roi_path in sorted(real.glob("*/*/roi.h5")) if real else []:
-        roi, facts = read_roi(roi_path)
-        mirror = slice(None, None, 1 if facts["side"] == "left" else -1)
-        crop = folder / f"real-{roi_path.parts[-3]}-{facts['side']}.npz"
+    seeds, folder = TEST_SEEDS[:count], folder / CROPS_FOLDER
+    build_crops(seeds, folder, threads, lambda done, total: None, no_changes)
+    paths = [folder / f"{seed}_left.npz" for seed in seeds]
+    return [("synthetic", path, np.load(path)["mask"]) for path in paths if path.is_file()]
+
+
+def real_cases(study: Path, folder: Path) -> list[tuple]:
+    """The same of a study's hips, right ones mirrored; the truth is the reference on the crop's grid."""
+    from hipqct.io.hdf5 import read_roi
+    from hipqct.io.images import read_image
+    from hipqct.resample import resample_mask_slices
+
+    sheet = pd.read_csv(study / "config/samples.tsv", sep="\t", dtype=str).set_index("subject")
+    cases = []
+    for path in sorted((study / "results/subjects").glob("*/*/roi.h5")):
+        roi, facts = read_roi(path)
+        subject, side = path.parts[-3], facts["side"]
+        reference = read_image(sheet.loc[subject, f"reference_{side}"])
+        mirror = slice(None, None, 1 if side == "left" else -1)
+        crop = folder / f"{subject}-{side}.npz"
         np.savez(crop, ct=np.ascontiguousarray(roi.array[mirror]))
-        crops.append(crop)
-        truths.append(None)
-    return crops, truths
+        cases.append(("real", crop, resample_mask_slices(reference, roi).array[mirror] > 0))
+    return cases
+
+
+class Remembering:
+    """An engine that computes a window once and counts its seconds whenever it is asked for again."""
+
+    def __init__(self, engine):
+        self.engine, self.known = engine, {}
+        self.spent_s = self.counted_s = 0.0
+
+    def predict_windows(self, windows):
+        begin = time.perf_counter()
+        key = hashlib.blake2b(np.ascontiguousarray(windows)).digest() + bytes(str(windows.shape), "ascii")
+        if key not in self.known:
+            started = time.perf_counter()
+            found = self.engine.predict_windows(windows)
+            self.known[key] = found, time.perf_counter() - started
+        found, seconds = self.known[key]
+        self.counted_s += seconds
+        self.spent_s += time.perf_counter() - begin
+        return found
+
+
+def mask_of(probability: np.ndarray, ct: np.ndarray) -> np.ndarray:
+    """The workflow's own binarisation; an empty mask where it refuses the map."""
+    from hipqct.bone import segment_probability
+    from hipqct.errors import AnatomyError
+    from hipqct.image import Image
+    from hipqct.predict import clear_outside
+
+    try:
+        return segment_probability(Image(clear_outside(probability, ct), (0.8, 0.8, 3.0))).mask.array
+    except AnatomyError:
+        return np.zeros(probability.shape, bool)
+
+
+def compare_schemes(model: str, threads: int, schemes: list[str], cases: list[tuple]) -> pd.DataFrame:
+    """Each scheme on each case: seconds, agreement of its mask with step 1's, Dice with the truth."""
+    from dataclasses import replace
+
+    from hipqct.engine import openvino_engine
+    from hipqct.io.models import read_model
+    from hipqct.metrics import dice
+    from hipqct.predict import predict_probability
+
+    plan, weights = read_model(model)
+    engine = openvino_engine(plan["network"], weights, threads)
+    rows = []
+    for kind, crop, truth in cases:
+        ct, exact = np.load(crop)["ct"], None
+        remembering = Remembering(engine)
+        for scheme in [EXACT, *schemes]:
+            step, *blend_and_ends = scheme.split(",")
+            remembering.spent_s = remembering.counted_s = 0.0
+            begin = time.perf_counter()
+            probability = predict_probability(
+                replace(engine, predict_windows=remembering.predict_windows),
+                ct, plan, int(step) if step.isdigit() else step, *blend_and_ends,
+            )  # fmt: skip
+            seconds = time.perf_counter() - begin - remembering.spent_s + remembering.counted_s
+            mask = mask_of(probability, ct)
+            exact = mask if exact is None else exact
+            rows.append(
+                {
+                    "case": crop.stem,
+                    "kind": kind,
+                    "scheme": scheme,
+                    "seconds": seconds,
+                    "dice_vs_step1": dice(exact, mask) if exact.any() or mask.any() else 1.0,
+                    "volume_difference_percent": 100 * (mask.sum() / max(exact.sum(), 1) - 1),
+                    "dice_vs_truth": dice(truth, mask),
+                    "dice_vs_truth_lost": dice(truth, exact) - dice(truth, mask),
+                }
+            )
+        row = next(row for row in rows[::-1] if row["scheme"] == schemes[0])
+        print(crop.stem, *(f"{k} {v:.4f}" for k, v in row.items() if isinstance(v, float)), flush=True)
+    return pd.DataFrame(rows)
+
+
+def summarise_schemes(compared: pd.DataFrame) -> list[dict]:
+    """Over all cases, and for phantoms (``synthetic``) and real hips alone."""
+    rows = []
+    for scheme, every in compared.groupby("scheme", sort=False):
+        row = {"scheme": scheme}
+        for kind, cases in (("", every), *((f"_{kind}", cases) for kind, cases in every.groupby("kind"))):
+            row |= {
+                f"seconds{kind}": cases["seconds"].sum(),
+                f"dice_vs_step1_min{kind}": cases["dice_vs_step1"].min(),
+                f"dice_vs_step1_mean{kind}": cases["dice_vs_step1"].mean(),
+                f"volume_difference_max_percent{kind}": cases["volume_difference_percent"].abs().max(),
+                f"dice_vs_truth_mean{kind}": cases["dice_vs_truth"].mean(),
+                f"dice_vs_truth_lost_max{kind}": cases["dice_vs_truth_lost"].max(),
+            }
+        rows.append({key: value if key == "scheme" else float(value) for key, value in row.items()})
+    return rows
+
+
+# ---- one subject, timed ------------------------------------------------------------------------------
 
 
 def stack_to(ct: np.ndarray, slices: int) -> np.ndarray:
@@ -210,47 +322,35 @@ def stack_to(ct: np.ndarray, slices: int) -> np.ndarray:
     return ct[:, :, np.pad(np.arange(ct.shape[2]), (0, slices), mode="symmetric")[:slices]]
 
 
-def masks_of(measured: dict) -> list[np.ndarray]:
-    """The workflow's own binarisation of each probability map; an empty mask where it refuses one."""
-    from hipqct.bone import segment_probability
-    from hipqct.errors import AnatomyError
-    from hipqct.image import Image
-
-    masks = []
-    for probability in measured["probability"]:
-        try:
-            masks.append(segment_probability(Image(probability, (0.8, 0.8, 3.0))).mask.array)
-        except AnatomyError:
-            masks.append(np.zeros(probability.shape, bool))
-    return masks
-
-
-def compare_schemes(exact: dict, schemes: list[dict], truths: list) -> list[dict]:
-    """Each scheme's masks against those of step 1 and against the truth."""
-    from hipqct.metrics import dice
-
-    reference = masks_of(exact)
-    known = [i for i, truth in enumerate(truths) if truth is not None]
-    best = np.array([dice(truths[i], reference[i]) for i in known])
-    rows = []
-    for scheme in [exact, *schemes]:
-        masks = masks_of(scheme)
-        agreement = [dice(a, b) if a.any() or b.any() else 1.0 for a, b in zip(reference, masks, strict=True)]
-        volume = [100 * (b.sum() / a.sum() - 1) for a, b in zip(reference, masks, strict=True) if a.any()]
-        truth = np.array([dice(truths[i], masks[i]) for i in known])
-        rows.append(
-            {
-                "scheme": scheme["scheme"],
-                "seconds": sum(scheme["seconds"]),
-                "dice_vs_step1_min": min(agreement),
-                "dice_vs_step1_min_synthetic": min(agreement[i] for i in known),
-                "dice_vs_step1_mean": float(np.mean(agreement)),
-                "volume_difference_max_percent": float(np.abs(volume).max()),
-                "dice_vs_truth_mean": float(truth.mean()),
-                "dice_vs_truth_lost_max": float((best - truth).max()),
-            }
-        )
-    return rows
+def time_ways(options, default: str, first: Path, folder: Path) -> dict:
+    """Every way of predicting on one hip of a usual length, each alone; memory on a long one."""
+    sized = []
+    for slices in (TIMED_SLICES, LONG_SLICES):
+        sized.append(folder / f"{slices}-slices.npz")
+        np.savez(sized[-1], ct=stack_to(np.load(first)["ct"], slices))
+    timed, long = [sized[0]] * REPEATS, [sized[1]]
+    exact, naive = (run_way(way, EXACT, options, timed, folder) for way in ("ours", "predict"))
+    cheap = run_way("ours", default, options, timed, folder)
+    result = {
+        "speedup_exact_vs_predict": min(naive["seconds"]) / min(exact["seconds"]),
+        "speedup_default_vs_predict": min(naive["seconds"]) / min(cheap["seconds"]),
+        "max_abs_difference": float(np.abs(naive["probability"][0] - exact["probability"][0]).max()),
+        "default_scheme": default,
+        "exact_s": min(exact["seconds"]),
+        "default_s": min(cheap["seconds"]),
+        "predict_s": min(naive["seconds"]),
+        "cold_start_s": exact["cold_s"],
+        "peak_rss_gb": run_way("ours", EXACT, options, long, folder)["peak_rss_gb"],
+    }
+    if not (find_spec("torch") and find_spec("monai")):
+        print("torch or monai is not installed (pip install torch monai): speedup_vs_monai is left out")
+        return result
+    monai = run_way("monai", EXACT, options, timed, folder)
+    return result | {
+        "monai_s": min(monai["seconds"]),
+        "speedup_vs_monai": min(monai["seconds"]) / min(exact["seconds"]),
+        "max_abs_difference_to_monai": float(np.abs(monai["probability"][0] - exact["probability"][0]).max()),
+    }
 
 
 def describe_machine(threads: int) -> str:
@@ -264,57 +364,37 @@ def describe_machine(threads: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--crops", type=int, default=4, help="phantoms to compare schemes on")
-    parser.add_argument("--real", type=Path, help="results/subjects of a study: its roi.h5 are added")
+    parser.add_argument("--phantoms", type=int, default=37, help="phantoms to compare schemes on")
+    parser.add_argument("--crops", type=Path, help="keep their crops here, for the next run")
+    parser.add_argument("--study", type=Path, help="work folder of real_scans.py")
     parser.add_argument("--model", default=str(PROJECT / "resources/models/medium"))
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     import yaml
 
+    from hipqct.io.models import read_model
+
     chosen = yaml.safe_load(CONFIG.read_text())["segment"]
     default = ",".join(str(chosen[key]) for key in ("step", "blend", "ends"))
+    compared = [scheme for scheme in dict.fromkeys([default, *SCHEMES]) if scheme != EXACT]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        crops, truths = make_crops(options.crops, folder, options.real)
-        sized = []
-        for slices in (TIMED_SLICES, LONG_SLICES):
-            sized.append(folder / f"{slices}-slices.npz")
-            np.savez(sized[-1], ct=stack_to(np.load(crops[0])["ct"], slices))
-        timed, long = [sized[0]] * REPEATS, [sized[1]]
-        exact, naive = (run_way(way, EXACT, options, timed, folder) for way in ("ours", "predict"))
-        cheap = run_way("ours", default, options, timed, folder)
-        result = {
-            "speedup_exact_vs_predict": min(naive["seconds"]) / min(exact["seconds"]),
-            "speedup_default_vs_predict": min(naive["seconds"]) / min(cheap["seconds"]),
-            "max_abs_difference": float(np.abs(naive["probability"][0] - exact["probability"][0]).max()),
-            "default_scheme": default,
-            "exact_s": min(exact["seconds"]),
-            "predict_s": min(naive["seconds"]),
-            "cold_start_s": exact["cold_s"],
-            "peak_rss_gb": run_way("ours", EXACT, options, long, folder)["peak_rss_gb"],
-        }
-        if not (find_spec("torch") and find_spec("monai")):
-            print("torch or monai is not installed (pip install torch monai): speedup_vs_monai is left out")
-        else:
-            monai = run_way("monai", EXACT, options, timed, folder)
-            result["speedup_vs_monai"] = min(monai["seconds"]) / min(exact["seconds"])
-            result["max_abs_difference_to_monai"] = float(
-                np.abs(monai["probability"][0] - exact["probability"][0]).max()
-            )
-        exact = run_way("ours", EXACT, options, crops, folder)
-        compared = [scheme for scheme in dict.fromkeys([default, *SCHEMES]) if scheme != EXACT]
-        schemes = [run_way("ours", scheme, options, crops, folder) for scheme in compared]
-        rows = compare_schemes(exact, schemes, truths)
-    for row in rows:
-        print("  ".join(f"{k} {v:.5g}" if k != "scheme" else f"{v:20s}" for k, v in row.items()))
-    kinds = ["real" if truth is None else "synthetic" for truth in truths]
-    chosen = next(row for row in rows if row["scheme"] == default)
+        cases = phantom_cases(options.phantoms, options.crops or folder, options.threads)
+        result = {"model": read_model(options.model)[0]["name"]}
+        result |= time_ways(options, default, cases[0][1], folder)
+        print(json.dumps(result, indent=2), flush=True)
+        cases += real_cases(options.study, folder) if options.study else []
+        rows = compare_schemes(options.model, options.threads, compared, cases)
+    schemes = summarise_schemes(rows)
+    own = rows[rows["scheme"] == default]
     result |= {
-        "dice_default_vs_step1_min": chosen["dice_vs_step1_min"],
-        "schemes": rows,
-        "cases": {kind: kinds.count(kind) for kind in ("synthetic", "real")},
+        "dice_default_vs_step1_min": float(own["dice_vs_step1"].min()),
+        "dice_default_vs_truth_lost_max": float(own["dice_vs_truth_lost"].max()),
+        "schemes": schemes,
+        "cases": {kind: len(list(names)) for kind, names in own.groupby("kind")["case"]},
         "machine": describe_machine(options.threads),
     }
+    print(json.dumps(result, indent=2))
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"written to {RESULTS}")

@@ -9,8 +9,11 @@ from hipqct.image import Image
 from hipqct.io.meshes import write_inp
 from hipqct.material import bin_modulus
 from hipqct.mesh import TET_EDGES, TetMesh, tet_volumes_mm3
+from hipqct.strains import Criterion, element_strains, failure_factor, utilisation
 
 LENGTH_MM, WIDTH_MM, STRAIN = 30.0, 9.0, 1e-3
+EFFECTIVE = Criterion("effective", 0.007, 0.007, 2, 0, 0)
+PRINCIPAL = Criterion("principal", 0.007, 0.0104, 0, 0, 0)
 
 
 def bar():
@@ -69,6 +72,21 @@ def test_a_bar_of_quadratic_tetrahedra_gives_its_modulus_to_six_digits(tmp_path)
     results = solve(tmp_path, pull(mesh))
     force_n = sum(force[2] for force in results["RF"].values())
     assert force_n / WIDTH_MM**2 / STRAIN == pytest.approx(17_000.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("mesh", [bar(), tet_bar()], ids=["hex", "tet"])
+@pytest.mark.parametrize("criterion", [EFFECTIVE, PRINCIPAL], ids=["effective", "principal"])
+def test_a_bar_in_tension_fails_at_modulus_times_area_times_the_limit(tmp_path, mesh, criterion):
+    """17,000 MPa x 81 mm2 x 0.007 = 9,639 N, by either measure: stress and strain are uniform."""
+    modulus_mpa = np.full(len(mesh.cells), 17_000.0)
+    write_inp(mesh, tmp_path / "mesh.inp", ["bar"], bin_modulus(modulus_mpa, 0), 0.3)
+    results = solve(tmp_path, pull(mesh))
+    force_n = sum(force[2] for force in results["RF"].values())
+    moved_mm = np.array([results["U"][node + 1] for node in range(len(mesh.points_mm))])
+    used = utilisation(element_strains(mesh, moved_mm), modulus_mpa, 0.3, criterion)
+    every = np.ones(len(used), bool)
+    factor, _ = failure_factor(used, every.astype(float), every, criterion)
+    assert force_n * factor == pytest.approx(9_639.0, rel=1e-5)
 
 
 def test_a_bar_of_two_materials_in_series_is_exact_without_lateral_strain(tmp_path):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from cohort_factory import Hip, Results, cohort
 
-from hipqct.cohort import SUBJECT_COLUMNS, TEXT_COLUMNS
+from hipqct.cohort import SUBJECT_COLUMNS, TEXT_COLUMNS, flag_other_lengths, subject_table
 from hipqct.io.files import hash_file, write_json
 from hipqct.io.tables import read_table, write_table
 from hipqct.progress import chain_status_by_times
@@ -165,6 +165,18 @@ def test_solved_load_cases_have_columns_also_the_users_own(tmp_path):
     assert [row["fall_failure_load_n"] for row in rows] == ["1600", "", ""]
     assert [row["stairs_stiffness_n_mm"] for row in rows] == ["", "700", ""]
     assert list(rows[0])[-1] == "flags"
+
+
+def test_solved_hips_whose_bone_ends_elsewhere_are_flagged():
+    def hip(subject, below_head_mm, **solved):
+        return {"subject": subject, "below_head_mm": below_head_mm, "flags": []} | solved
+
+    hips = [hip(f"S{i}", mm, stance_stiffness_n_mm=5000.0) for i, mm in enumerate((95, 98, 101, 109, 88.9))]
+    hips += [hip("unsolved", 200), {"subject": "failed"}]
+    flag_other_lengths(hips)
+    assert [h["subject"] for h in hips if h.get("flags")] == ["S3"]  # the median is 98 mm
+    table = subject_table(hips)
+    assert table["below_head_mm"].tolist()[:2] == [95, 98] and table["flags"][3] == "other_length"
 
 
 def test_a_solution_of_an_older_mesh_does_not_count(tmp_path):

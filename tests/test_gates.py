@@ -3,6 +3,7 @@
 import json
 from copy import deepcopy
 
+import meshio
 import numpy as np
 import pytest
 from perturbations import COARSE, OPTIONS, femur
@@ -132,6 +133,44 @@ def test_a_gate_named_an_error_stops_the_hip_with_its_value_and_limit(scan, tmp_
     with pytest.raises(MeshError, match="gate shaft_length_mm is not passed: 0 where at least 20 is allowed"):
         export(scan, tmp_path, gate_errors=["head_radius_mm", "shaft_length_mm"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gate_of_the_mask_stops_the_hip_before_any_work_on_meshes(scan, tmp_path, monkeypatch):
+    monkeypatch.setattr("hipqct.steps.mesh.smooth_level_set", lambda mask: pytest.fail("meshed"))
+    with pytest.raises(MeshError, match="gate shaft_length_mm"):
+        export(scan, tmp_path, gate_errors=["shaft_length_mm"])
+
+
+def test_a_femur_is_cut_to_the_length_asked_for(scan, tmp_path):
+    whole, cut = export(scan, tmp_path / "a"), export(scan, tmp_path / "b", distal_cut_mm=60)
+    assert whole["anatomy"]["below_head_mm"] > 75
+    assert cut["anatomy"]["below_head_mm"] == pytest.approx(60, abs=2.0)
+    assert np.allclose(cut["anatomy"]["head_center_mm"], whole["anatomy"]["head_center_mm"], atol=0.3)
+    lowest_mm = cut["anatomy"]["head_center_mm"][2] - cut["anatomy"]["below_head_mm"]
+    for model, nodes in (("hex", "hex.vtu"), ("tet", "tet.vtu")):
+        mesh = meshio.read(tmp_path / "b" / nodes)
+        assert mesh.points[:, 2].min() == pytest.approx(lowest_mm, abs=0.5), model
+    assert cut["mask"]["volume_mm3"] < 0.9 * whole["mask"]["volume_mm3"]
+    assert abs(cut["tet"]["volume_error_percent"]) < 0.5
+    assert cut["flags"] == ["shaft_length_mm"]
+    text = (tmp_path / "b/hex.inp").read_text()
+    assert (
+        f"ends {cut['anatomy']['below_head_mm']:.1f} mm below the head's centre, to be cut at 60 mm" in text
+    )
+
+
+def test_a_scan_too_short_for_the_length_asked_for_is_told(scan, tmp_path):
+    facts = export(scan, tmp_path, distal_cut_mm=140)
+    assert set(facts["flags"]) == {"shaft_length_mm", "distal_cut_missing_mm"}
+    gate = facts["gates"]["distal_cut_missing_mm"]
+    assert gate["value"] == pytest.approx(140 - facts["anatomy"]["below_head_mm"])
+
+
+def test_the_slab_that_is_held_is_as_deep_as_asked_for(scan, tmp_path):
+    facts = export(scan, tmp_path, distal_slab_mm=12)
+    assert facts["hex"]["set_depths_mm"]["DISTAL_SLAB"] == 12
+    assert 10 < facts["tet"]["set_depths_mm"]["DISTAL_SLAB"] <= 12
+    assert "DISTAL_SLAB, lowest 12 mm: held" in (tmp_path / "load_cases/hex_stance.inp").read_text()
 
 
 def test_a_gate_named_an_error_that_is_passed_stops_nothing(scan, tmp_path):

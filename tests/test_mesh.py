@@ -12,8 +12,10 @@ from test_hexahedra import femur_like
 from hipqct.errors import MeshError, SheetError
 from hipqct.image import Image
 from hipqct.io.images import write_image
+from hipqct.mesh_options import DEFAULT_OPTIONS
 from hipqct.steps.mesh import export_mesh
 
+STANCE = DEFAULT_OPTIONS["load_cases"]["stance"]
 OUTPUTS = ("surface.stl", "surface.vtp", "hex.inp", "hex.vtu", "tet.inp", "tet.vtu", "mesh.png", "mesh.json")
 
 
@@ -197,6 +199,16 @@ def test_a_hydroxyapatite_calibration_takes_its_own_laws(scan, tmp_path):
         ({"cube": 3}, {}, SheetError, "unknown"),
         ({"cube_mm": -1}, {}, SheetError, "cube_mm"),
         ({"average": "median"}, {}, SheetError, "average"),
+        ({"bin_width": None}, {}, SheetError, "bin_width in the configuration must be 0 to 0.5, got None"),
+        ({"distal_cut_mm": 20}, {}, SheetError, "distal_cut_mm"),
+        (
+            {"load_cases": {"lift": {"distal": "clamped"}}},
+            {},
+            SheetError,
+            "lift: angle_to_shaft_deg, .* missing",
+        ),
+        ({"load_cases": {"lift": STANCE | {"distal": "free"}}}, {}, SheetError, "lift/distal must be one of"),
+        ({"load_cases": {"lift": STANCE | {"angel": 1}}}, {}, SheetError, "lift: angel is unknown"),
         ({}, {"slope": 0.8}, SheetError, "both"),
         ({}, {"slope": -0.8, "intercept": 0.0}, SheetError, "slope"),
         ({}, {"slope": 0.1, "intercept": -900.0}, SheetError, "mean density"),
@@ -252,7 +264,8 @@ def test_real_femurs_mesh_cleanly(shared_data, case):
     from hipqct.hexahedra import build_hexahedra
     from hipqct.io.images import read_image
     from hipqct.mesh import enclosed_volume_mm3, euler_number
-    from hipqct.surface import extract_surface, solid_mask
+    from hipqct.solid import solid_mask
+    from hipqct.surface import extract_surface
 
     path = shared_data / case / "left_femur.nii.gz"
     if not path.is_file():

@@ -8,8 +8,8 @@ import yaml
 
 from hipqct.errors import SheetError
 from hipqct.gates import LIMITS
+from hipqct.mesh_options import DEFAULT_OPTIONS
 from hipqct.settings import check_settings
-from hipqct.steps.mesh import DEFAULT_OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
@@ -60,6 +60,17 @@ def test_a_fault_is_told_by_its_key(section, key, value, words):
         ),
         ("mesh", {"gates": {"head_radius": [17, 32]}}, "mesh/gates: there is no gate 'head_radius'"),
         ("mesh", {"gate_errors": ["head_leak"]}, "mesh/gate_errors: there is no gate 'head_leak'"),
+        ("mesh", {"modulus_law": "keller"}, "mesh/density_laws/K2HPO4: material law keller is unknown"),
+        (
+            "mesh",
+            {"density_laws": {"K2HPO4": ["schileo2008_ash"]}},
+            "material law schileo2008_ash takes HA density, got K2HPO4",
+        ),
+        (
+            "mesh",
+            {"density_laws": {"HA": ["schileo2008_ash"]}},
+            "mesh/density_laws/K2HPO4: no density laws for a calibration in K2HPO4",
+        ),
         ("mesh", {"gates": {"head_radius_mm": [32, 17]}}, "the lower limit 32 is above the upper one, 17"),
     ],
 )

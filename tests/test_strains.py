@@ -9,8 +9,8 @@ from hipqct.mesh import hex_volumes_mm3
 from hipqct.strains import Criterion, element_strains, energy_density_mpa, failure_factor, utilisation
 from hipqct.tetrahedra import build_tetrahedra
 
-PRINCIPAL = Criterion("principal", 0.0073, 0.0104, 0, 0)
-EFFECTIVE = Criterion("effective", 0.007, 0.007, 2, 0)
+PRINCIPAL = Criterion("principal", 0.0073, 0.0104, 0, 0, 0)
+EFFECTIVE = Criterion("effective", 0.007, 0.007, 2, 0, 0)
 
 
 @pytest.mark.parametrize("mesh", [bar(), tet_bar()], ids=["hex", "tet"])
@@ -56,6 +56,11 @@ def test_failure_comes_when_the_share_of_volume_is_beyond():
     # 2 % of 100 mm3 are beyond once the third element gets there.
     assert failure_factor(used, volumes_mm3, every, EFFECTIVE) == (1.0, 2)
     assert failure_factor(used, volumes_mm3, np.array([0, 0, 1, 1], bool), PRINCIPAL) == (1.0, 2)
+
+
+def test_a_measure_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="measure must be one of"):
+        Criterion("efective", 0.007, 0.007, 2, 0, 0)
 
 
 def test_cubes_have_their_volume():

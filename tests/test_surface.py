@@ -7,7 +7,8 @@ import trimesh
 from hipqct.errors import MeshError
 from hipqct.image import Image
 from hipqct.mesh import Surface, enclosed_volume_mm3, euler_number, is_closed, surface_area_mm2
-from hipqct.surface import extract_surface, solid_mask
+from hipqct.solid import solid_mask
+from hipqct.surface import extract_surface
 
 QCT_SPACING_MM = (0.8, 0.8, 3.0)
 

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from hipqct.errors import AnatomyError
 from hipqct.image import Image
-from hipqct.surface import bounding_box, solid_mask
+from hipqct.solid import bounding_box, solid_mask
 
 # The head's centre lies within this distance of the mask's top, for heads of up to 35 mm radius.
 TOP_MM = 75.0

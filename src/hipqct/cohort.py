@@ -22,11 +22,14 @@ DESCRIBED = ("subject", "side", "sex", "age", "group", "status", "exclude")
 # Of each solved load case; the shipped configuration has these two.
 SOLVED = ("stiffness_n_mm", "failure_load_n")
 LOAD_CASES = ("stance", "fall")
+# A bone held elsewhere is another spring: ten millimetres of shaft move a stiffness by 2 % and more.
+OTHER_LENGTH, LENGTH_TOLERANCE_MM = "other_length", 10.0
 SUBJECT_COLUMNS = (
     *DESCRIBED,
     *MEASURED,
     *EVALUATED,
     *(f"{case}_{name}" for case in LOAD_CASES for name in SOLVED),
+    "below_head_mm",
     "flags",
 )
 TEXT_COLUMNS = ("subject", "side", "sex", "group", "status", "exclude", "flags", "step", "reason")
@@ -42,9 +45,25 @@ def subject_table(hips: list[dict]) -> pd.DataFrame:
         hips: for each hip its description and, as far as done, its measures; ``flags`` is a list of words.
     """
     more = {key for hip in hips for key in hip if key.endswith(SOLVED)} - set(SUBJECT_COLUMNS)
-    table = pd.DataFrame(hips, columns=[*SUBJECT_COLUMNS[:-1], *sorted(more), SUBJECT_COLUMNS[-1]])
+    table = pd.DataFrame(hips, columns=[*SUBJECT_COLUMNS[:-2], *sorted(more), *SUBJECT_COLUMNS[-2:]])
     table["flags"] = [",".join(flags) if isinstance(flags, list) else "" for flags in table["flags"]]
     return table
+
+
+def flag_other_lengths(hips: list[dict]) -> None:
+    """Flag solved hips whose bone ends more than 10 mm from where it ends, in the median, in the others.
+
+    Their stiffness and failure load are those of a longer or shorter bone.
+
+    Args:
+        hips: as `subject_table` takes them; ``below_head_mm`` tells how far below the head's centre they end.
+    """
+    solved = [hip for hip in hips if any(key.endswith(SOLVED) for key in hip) and hip.get("below_head_mm")]
+    if solved:
+        median_mm = np.median([hip["below_head_mm"] for hip in solved])
+        for hip in solved:
+            if abs(hip["below_head_mm"] - median_mm) > LENGTH_TOLERANCE_MM:
+                hip["flags"] = [*hip["flags"], OTHER_LENGTH]
 
 
 def is_synthetic(subjects: pd.DataFrame) -> bool:

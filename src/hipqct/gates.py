@@ -19,7 +19,7 @@ from hipqct.mesh import (
     surface_area_mm2,
     tet_volumes_mm3,
 )
-from hipqct.surface import solid_mask
+from hipqct.solid import solid_mask
 from hipqct.tetrahedra import boundary_faces
 
 # What every check must lie between; None is no bound. The configuration explains each.
@@ -40,6 +40,7 @@ LIMITS = {
     "neck_share": (0.25, 0.7),
     "neck_shaft_angle_deg": (105, 150),
     "below_head_mm": (50, None),
+    "distal_cut_missing_mm": (None, 3),
     "shaft_length_mm": (SHORTEST_SHAFT_MM, None),
     "distal_slab_share": (0.6, 1.5),
     "surface_volume_error_percent": (-0.1, 0.1),
@@ -65,8 +66,12 @@ LIMITS = {
 DISTAL_NEXT_MM = 15.0  # what the held slab's sections are compared with
 
 
-def mask_facts(mask: Image) -> dict:
-    """Volume of the solid mask, what had to be mended in it, and which ends of the image it touches."""
+def mask_facts(mask: Image, slab_mm: float = DISTAL_SLAB_MM) -> dict:
+    """Volume of the solid mask, what had to be mended in it, and which ends of the image it touches.
+
+    Args:
+        slab_mm: depth of the slab that load cases hold.
+    """
     solid, facts = solid_mask(mask.array)
     occupied = np.flatnonzero(mask.array.any(axis=(0, 1)))
     upwards = solid[:, :, :: 1 if mask.direction[2, 2] >= 0 else -1]
@@ -77,15 +82,15 @@ def mask_facts(mask: Image) -> dict:
         "touches_lowest_slice": bool(upwards[:, :, 0].any()),
         "touches_highest_slice": bool(upwards[:, :, -1].any()),
         "touches_side": bool(solid[[0, -1]].any() or solid[:, [0, -1]].any()),
-        "distal_slab_share": _distal_slab_share(upwards, mask.spacing_mm[2]),
+        "distal_slab_share": _distal_slab_share(upwards, mask.spacing_mm[2], slab_mm),
     }
 
 
-def _distal_slab_share(upwards: np.ndarray, slice_mm: float) -> float:
-    """Mean section of the lowest 6 mm, which are held, over the median one of the 15 mm above them."""
+def _distal_slab_share(upwards: np.ndarray, slice_mm: float, slab_mm: float) -> float:
+    """Mean section of the lowest slab, which is held, over the median one of the 15 mm above them."""
     sections = upwards.sum(axis=(0, 1))
     sections = sections[sections > 0]
-    slab, above = (max(1, round(mm / slice_mm)) for mm in (DISTAL_SLAB_MM, DISTAL_NEXT_MM))
+    slab, above = (max(1, round(mm / slice_mm)) for mm in (slab_mm, DISTAL_NEXT_MM))
     return (
         float(sections[:slab].mean() / np.median(sections[slab : slab + above]))
         if len(sections) > slab
@@ -165,12 +170,13 @@ def check_gates(facts: dict, limits: dict) -> dict:
     What cannot be looked at is left out: ``no_anatomical_frame`` or ``uncalibrated`` then tells why.
 
     Args:
-        facts: of mesh.json.
+        facts: of mesh.json; before there are meshes, those of mask and anatomy alone.
         limits: by name ``(low, high)``, None for no bound; those left out are `LIMITS`'.
     """
     limits = LIMITS | limits
-    values = _mask_values(facts) | _anatomy_values(facts["anatomy"])
-    values |= _mesh_values(facts) | _material_values(facts)
+    values = _mask_values(facts) | _anatomy_values(facts["anatomy"], facts["distal_cut_mm"])
+    if "surface" in facts:
+        values |= _mesh_values(facts) | _material_values(facts)
     return {
         name: {"value": value, "low": low, "high": high, "passed": _within(value, low, high)}
         for name, value in values.items()
@@ -213,13 +219,15 @@ def _mesh_values(facts: dict) -> dict:
     return values
 
 
-def _anatomy_values(anatomy: dict | None) -> dict:
+def _anatomy_values(anatomy: dict | None, distal_cut_mm: float | None) -> dict:
     if anatomy is None:
         return {"no_anatomical_frame": 1}
+    missing_mm = 0.0 if distal_cut_mm is None else max(0.0, distal_cut_mm - anatomy["below_head_mm"])
     radius_mm = anatomy["head_radius_mm"]
     names = ("head_radius_mm", "head_misfit_mm", "head_coverage", "neck_shaft_angle_deg")
     return {
         "no_anatomical_frame": 0,
+        "distal_cut_missing_mm": missing_mm,
         **{name: anatomy[name] for name in (*names, "below_head_mm", "shaft_length_mm")},
         "head_leak_percent": 100 * anatomy["leak_mm3"] / (4 / 3 * np.pi * radius_mm**3),
         "neck_share": anatomy["neck_area_mm2"] / (np.pi * radius_mm**2),

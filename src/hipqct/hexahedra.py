@@ -6,7 +6,8 @@ from scipy import ndimage
 from hipqct.errors import MeshError
 from hipqct.image import Image
 from hipqct.mesh import DISTAL_SLAB_MM, HEX_CORNERS, HexMesh
-from hipqct.surface import FINE_MM, SMOOTHING_MM, bounding_box, fine_level_set, solid_mask
+from hipqct.solid import bounding_box, solid_mask
+from hipqct.surface import LevelSet, smooth_level_set
 
 # Keyak's edge length, and the half of a cube that makes it bone. The fraction moves stiffness: 0.3 gives
 # +33%, 0.6 gives -7% on one femur, so both are config keys.
@@ -27,6 +28,8 @@ def build_hexahedra(
     cube_mm: float = CUBE_MM,
     bone_fraction_min: float = BONE_FRACTION_MIN,
     shape: str = "mask",
+    level_set: LevelSet | None = None,
+    slab_mm: float = DISTAL_SLAB_MM,
 ) -> HexMesh:
     """Cubes of ``cube_mm`` along the image's axes, where at least ``bone_fraction_min`` of them is mask.
 
@@ -42,11 +45,13 @@ def build_hexahedra(
         shape: ``mask`` counts a cube's bone fraction in the mask's voxels; ``surface`` in its smooth level
             set that holds the same volume, which rounds the steps of thick slices. Means are over the
             mask's voxels either way; a cube without any is left out.
+        level_set: of this mask, where it has been computed already; only ``surface`` needs one.
+        slab_mm: depth of the slab at the lowest face that load cases hold.
 
     Returns:
-        The mesh; node sets ``DISTAL_FACE`` (lower faces of the lowest layer), ``DISTAL_SLAB`` (within 6 mm of
-        them: whole layers, whose depth is in ``facts``), ``PROXIMAL`` (upper faces of the highest layer, the
-        head's top in a hip scan) and ``SURFACE`` (every node on a free face).
+        The mesh; node sets ``DISTAL_FACE`` (lower faces of the lowest layer), ``DISTAL_SLAB`` (within
+        ``slab_mm`` of them: whole layers, whose depth is in ``facts``), ``PROXIMAL`` (upper faces of the
+        highest layer, the head's top in a hip scan) and ``SURFACE`` (every node on a free face).
 
     Raises:
         MeshError: the mask is empty, or nowhere thick enough for a cube.
@@ -65,7 +70,8 @@ def build_hexahedra(
     filled = _integrate(inside, overlaps)
     fraction = filled / np.prod(steps)
     if shape == "surface":
-        fraction = np.where(filled > 0, _surface_fraction(solid, mask, first + start, counts, cube_mm), 0.0)
+        smooth = level_set or smooth_level_set(mask)
+        fraction = np.where(filled > 0, _surface_fraction(smooth, first + start, counts, cube_mm), 0.0)
     kept, dropped = _largest_set(fraction >= bone_fraction_min - FRACTION_TOLERANCE, mask, cube_mm)
     corner_index = np.argwhere(kept.transpose(2, 1, 0))[:, ::-1]
     points_index, cells = _nodes_and_cells(corner_index, kept.shape)
@@ -84,7 +90,7 @@ def build_hexahedra(
         "shape": shape,
     }
     height_mm = up * cube_mm * points_index[:, 2]
-    node_sets = _node_sets(height_mm, cells)
+    node_sets = _node_sets(height_mm, cells, slab_mm)
     facts["set_depths_mm"] = {"DISTAL_SLAB": float(np.ptp(height_mm[node_sets["DISTAL_SLAB"]]))}
     return HexMesh(points_mm, cells, cell_data, node_sets, facts)
 
@@ -120,18 +126,19 @@ def _one_cube_more(first, counts, steps, mask):
     return first - below * steps, counts + np.array([2, 2, 1])
 
 
-def _surface_fraction(solid, mask, first, counts, cube_mm):
+def _surface_fraction(level_set, first, counts, cube_mm):
     """Share of every cube inside the mask's smooth level set, at the level that holds the mask's volume.
 
     The level set is about a distance in mm, so a sample point near the level counts in part.
     """
-    height_mm, (start, step) = fine_level_set(solid, mask.spacing_mm, SMOOTHING_MM, FINE_MM)
+    height_mm, spacing_mm = level_set.values, level_set.mask.spacing_mm
     parts = max(SAMPLES_MIN, round(cube_mm / SAMPLE_MM))
     sample_mm = cube_mm / parts
     for axis, count in enumerate(counts):
-        index = first[axis] + (np.arange(count * parts) + 0.5) * sample_mm / mask.spacing_mm[axis]
-        height_mm = _interpolate(height_mm, (index - start[axis]) / step[axis], axis)
-    samples = solid.sum() * mask.voxel_volume_mm3 / sample_mm**3
+        index = first[axis] + (np.arange(count * parts) + 0.5) * sample_mm / spacing_mm[axis]
+        place = (index - level_set.start[axis]) / level_set.step[axis]
+        height_mm = _interpolate(height_mm, place, axis)
+    samples = level_set.volume_mm3 / sample_mm**3
     low_mm, high_mm = -LEVEL_REACH_MM, LEVEL_REACH_MM
     for _ in range(HALVINGS):
         level_mm = (low_mm + high_mm) / 2
@@ -187,12 +194,12 @@ def _nodes_and_cells(corner_index, shape):
     return points_index, cells.reshape(-1, 8)
 
 
-def _node_sets(height_mm, cells):
+def _node_sets(height_mm, cells, slab_mm):
     """Lowest, highest and surface nodes, and the slab at the lower end, from the nodes' heights."""
     cubes_round_node = np.bincount(cells.ravel(), minlength=len(height_mm))
     return {
         "DISTAL_FACE": np.flatnonzero(height_mm == height_mm.min()),
-        "DISTAL_SLAB": np.flatnonzero(height_mm <= height_mm.min() + DISTAL_SLAB_MM),
+        "DISTAL_SLAB": np.flatnonzero(height_mm <= height_mm.min() + slab_mm),
         "PROXIMAL": np.flatnonzero(height_mm == height_mm.max()),
         "SURFACE": np.flatnonzero(cubes_round_node < CUBES_ROUND_AN_INNER_NODE),
     }

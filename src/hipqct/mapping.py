@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from hipqct.image import Image
 from hipqct.mesh import TetMesh
-from hipqct.surface import bounding_box
+from hipqct.solid import bounding_box
 
 POINTS_AT_ONCE = 2_000_000
 # Elements lie within half a slice and a smoothing length of the mask.

@@ -7,6 +7,7 @@ from jsonschema import Draft202012Validator
 
 from hipqct.errors import SheetError
 from hipqct.gates import gate_faults
+from hipqct.mesh_options import law_faults
 
 
 def check_settings(config: dict, schema_path) -> None:
@@ -18,16 +19,16 @@ def check_settings(config: dict, schema_path) -> None:
     schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
     faults = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda fault: list(fault.path))
     lines = [f"{'/'.join(map(str, fault.path)) or 'top level'}: {fault.message}" for fault in faults]
-    lines = lines or _faults_between_keys(config["mesh"], config["solve"])
+    lines = lines or _faults_between_keys(config["mesh"], config["solve"], config["density"]["basis"])
     if lines:
         raise SheetError("\n  ".join([f"the configuration has {len(lines)} fault(s):", *lines]))
 
 
-def _faults_between_keys(mesh: dict, solve: dict) -> list[str]:
+def _faults_between_keys(mesh: dict, solve: dict, basis: str) -> list[str]:
     """What the schema cannot see: names that one key uses and another, or the package, does not know."""
     unknown = [
         f"solve/cases: {name!r} is none of mesh/load_cases ({', '.join(mesh['load_cases'])})"
         for name in solve["cases"]
         if name not in mesh["load_cases"]
     ]
-    return unknown + gate_faults(mesh["gates"], mesh["gate_errors"])
+    return unknown + gate_faults(mesh["gates"], mesh["gate_errors"]) + law_faults(mesh, basis)

@@ -7,6 +7,8 @@ import numpy as np
 from hipqct.errors import SolverError
 from hipqct.mesh import HEX_CORNERS, TET_EDGES, HexMesh, TetMesh
 
+MEASURES = ("principal", "effective")
+
 
 @dataclass(frozen=True)
 class Criterion:
@@ -18,6 +20,7 @@ class Criterion:
             strain sqrt(2 U / E) of the energy density U over ``tension`` (Pistoia et al. 2002, Bone 30:842).
         tension, compression: limits of strain, positive.
         volume_percent: of the volume looked at that must be beyond; 0: the first element.
+        bone_from_mpa: softer elements are no bone, as marrow and fat within the cortex; 0: all are.
         apart_mm: elements nearer than this to a loaded or held node are not looked at.
     """
 
@@ -25,7 +28,12 @@ class Criterion:
     tension: float
     compression: float
     volume_percent: float
+    bone_from_mpa: float
     apart_mm: float
+
+    def __post_init__(self):
+        if self.measure not in MEASURES:
+            raise ValueError(f"measure must be one of {MEASURES}, got {self.measure!r}")
 
 
 def element_strains(mesh: HexMesh | TetMesh, displacement_mm: np.ndarray) -> np.ndarray:
@@ -88,8 +96,9 @@ def failure_factor(used: np.ndarray, volumes_mm3: np.ndarray, looked_at: np.ndar
     elements = np.flatnonzero(looked_at)
     if not len(elements):
         raise SolverError(
-            f"no element lies more than {criterion.apart_mm:g} mm from all that is loaded or held, so there "
-            "is no failure load: choose a smaller solve/criterion/apart_mm in the configuration"
+            f"no element of {criterion.bone_from_mpa:g} MPa or more lies more than {criterion.apart_mm:g} mm "
+            "from all that is loaded or held, so there is no failure load: choose a smaller "
+            "solve/criterion/apart_mm or bone_from_mpa in the configuration"
         )
     order = elements[np.argsort(-used[elements], kind="stable")]
     beyond = np.cumsum(volumes_mm3[order]) - volumes_mm3[order]

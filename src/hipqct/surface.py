@@ -1,5 +1,7 @@
 """The smooth closed surface of a binary mask, at the level that holds the mask's volume."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import ndimage
 from scipy.sparse import coo_matrix
@@ -9,6 +11,7 @@ from skimage.measure import marching_cubes
 from hipqct.errors import MeshError
 from hipqct.image import Image
 from hipqct.mesh import Surface, enclosed_volume_mm3, is_closed, surface_area_mm2
+from hipqct.solid import bounding_box, solid_mask
 
 # Triangles of about a millimetre: 3-mm slices are cut in three, pixels of 0.7 to 1.4 mm stay.
 FINE_MM = 1.0
@@ -27,66 +30,45 @@ OUTSIDE_MM = -1e3
 LOST_VOLUME_FRACTION = 0.01
 
 
-def solid_mask(mask: np.ndarray) -> tuple[np.ndarray, dict]:
-    """Keep the largest face-connected part of a mask and fill its cavities.
+@dataclass(frozen=True)
+class LevelSet:
+    """The smoothed signed distance of a mask in mm, inside positive, on a fine grid along the mask's axes.
 
-    Returns:
-        The cleaned mask, and ``components``, ``dropped_voxels`` and ``filled_voxels`` as found.
-
-    Raises:
-        MeshError: the mask is empty, or fills the whole image.
+    Args:
+        mask: one solid body, see `solid_mask`; ``volume_mm3`` is that of its voxels.
+        values: distance at the fine nodes; node ``k`` lies at array index ``start + k * step`` of the mask.
     """
-    mask = np.asarray(mask, dtype=bool)
-    if not mask.any():
-        raise MeshError("the mask is empty, so there is nothing to mesh: look at the segmentation first")
-    if mask.all():
-        raise MeshError("the mask fills the whole image, which no bone does: look at the segmentation first")
-    box = bounding_box(mask)
-    labels, count = ndimage.label(mask[box])
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    largest = labels == sizes.argmax()
-    # A cavity is background that does not reach the box's outside.
-    background, _ = ndimage.label(np.pad(~largest, 1, constant_values=True))
-    filled = (background != background[0, 0, 0])[1:-1, 1:-1, 1:-1]
-    facts = {
-        "components": int(count),
-        "dropped_voxels": int(sizes.sum() - largest.sum()),
-        "filled_voxels": int(filled.sum() - largest.sum()),
-    }
-    solid = np.zeros_like(mask)
-    solid[box] = filled
-    return solid, facts
+
+    mask: Image
+    values: np.ndarray
+    start: np.ndarray
+    step: np.ndarray
+
+    @property
+    def volume_mm3(self) -> float:
+        """Volume of the mask's voxels."""
+        return float(self.mask.array.sum()) * self.mask.voxel_volume_mm3
 
 
-def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
-    """Smallest half-open box that holds every nonzero voxel."""
-    lines = (mask.any(axis=(1, 2)), mask.any(axis=(0, 2)), mask.any(axis=(0, 1)))
-    ends = [np.flatnonzero(line)[[0, -1]] for line in lines]
-    return tuple(slice(int(first), int(last) + 1) for first, last in ends)
-
-
-def extract_surface(mask: Image, smoothing_mm: float = SMOOTHING_MM, fine_mm: float = FINE_MM) -> Surface:
+def extract_surface(mask: Image, level_set: LevelSet | None = None) -> Surface:
     """Smooth closed surface of a mask whose enclosed volume is the mask's voxel volume (within 0.01%).
 
-    The signed distance of the mask, its anisotropic voxels respected, is interpolated by cubic splines
-    to about ``fine_mm``, smoothed by a Gaussian of ``smoothing_mm`` and cut by marching cubes
-    (Lewiner et al. 2003) at the level that holds the volume. Where the mask meets a face of the image
-    it is taken to go on beyond, and the surface is capped flat on that face. Several parts: the
-    largest; cavities are filled (``solid_mask``).
+    The level set is cut by marching cubes (Lewiner et al. 2003) at the level that holds the volume. Where
+    the mask meets a face of the image it is taken to go on beyond, and the surface is capped flat on that
+    face. Several parts: the largest; cavities are filled (``solid_mask``).
 
     Args:
         mask: nonzero is bone; any spacing and direction.
+        level_set: of this mask, where it has been computed already.
 
     Raises:
         MeshError: the mask is empty, or too thin to survive the smoothing in one piece.
     """
-    solid, _ = solid_mask(mask.array)
-    volume_mm3 = float(solid.sum()) * mask.voxel_volume_mm3
-    level_set, to_index = fine_level_set(solid, mask.spacing_mm, smoothing_mm, fine_mm)
-    level_mm = _first_level(level_set, volume_mm3, to_index[1] * mask.spacing_mm)
+    level_set = level_set or smooth_level_set(mask)
+    volume_mm3 = level_set.volume_mm3
+    level_mm = _first_level(level_set)
     for _ in range(VOLUME_STEPS):
-        surface = _cut(level_set, level_mm, to_index, mask)
+        surface = _cut(level_set, level_mm)
         excess_mm3 = enclosed_volume_mm3(surface) - volume_mm3
         if abs(excess_mm3) <= VOLUME_TOLERANCE * volume_mm3 and is_closed(surface):
             return surface
@@ -97,12 +79,17 @@ def extract_surface(mask: Image, smoothing_mm: float = SMOOTHING_MM, fine_mm: fl
     )
 
 
-def fine_level_set(solid, spacing_mm, smoothing_mm, fine_mm):
-    """Smoothed signed distance (mm, inside positive) on nodes that include the image's own faces.
+def smooth_level_set(mask: Image, smoothing_mm: float = SMOOTHING_MM, fine_mm: float = FINE_MM) -> LevelSet:
+    """The mask's signed distance, its anisotropic voxels respected, as a smooth function.
 
-    Returns the level set and ``(start, step)``: fine node ``k`` lies at array index ``start + k * step``.
+    It is interpolated by cubic splines to about ``fine_mm``, on nodes that include the image's own faces, and
+    smoothed by a Gaussian of ``smoothing_mm``.
+
+    Raises:
+        MeshError: the mask is empty, or fills the whole image.
     """
-    spacing_mm = np.array(spacing_mm)
+    solid, _ = solid_mask(mask.array)
+    spacing_mm = np.array(mask.spacing_mm)
     margin = np.ceil(MARGIN_MM / spacing_mm).astype(int) + 1
     box = bounding_box(solid)
     low = np.array([side.start for side in box]) - margin
@@ -124,26 +111,26 @@ def fine_level_set(solid, spacing_mm, smoothing_mm, fine_mm):
         index = start[axis] + np.arange(fine.shape[axis]) * step[axis]
         outside = (index < -0.5 - step[axis] / 2) | (index > n - 0.5 + step[axis] / 2)
         fine[(slice(None),) * axis + (outside,)] = OUTSIDE_MM
-    return fine, (start, step)
+    return LevelSet(mask.with_array(solid), fine, start, step)
 
 
-def _first_level(level_set, volume_mm3, fine_spacing_mm):
+def _first_level(level_set):
     """Level above which the count of fine nodes makes up the volume; a start for Newton's steps."""
-    count = int(np.clip(volume_mm3 / np.prod(fine_spacing_mm), 1, level_set.size - 1))
-    return float(np.partition(level_set.ravel(), level_set.size - count)[level_set.size - count])
+    values, spacing_mm = level_set.values, level_set.step * level_set.mask.spacing_mm
+    count = int(np.clip(level_set.volume_mm3 / np.prod(spacing_mm), 1, values.size - 1))
+    return float(np.partition(values.ravel(), values.size - count)[values.size - count])
 
 
-def _cut(level_set, level_mm, to_index, mask):
+def _cut(level_set, level_mm):
     """Marching cubes at one level: the largest part, outward, in world mm, capped on the faces."""
-    height = level_set - level_mm
+    mask, height = level_set.mask, level_set.values - level_mm
     height[np.abs(height) < LEVEL_GAP_MM] = LEVEL_GAP_MM
     if not (height > 0).any() or not (height < 0).any():
         raise MeshError(
             "the mask is too thin for a smooth surface: it vanishes in the smoothing, mend the mask"
         )
     points, triangles, _, _ = marching_cubes(height.astype(np.float32), 0.0)
-    start, step = to_index
-    index = np.clip(points.astype(float) * step + start, -0.5, np.array(mask.shape) - 0.5)
+    index = np.clip(points.astype(float) * level_set.step + level_set.start, -0.5, np.array(mask.shape) - 0.5)
     surface = _largest_part(Surface(mask.to_world(index), triangles))
     if enclosed_volume_mm3(surface) < 0:
         surface = Surface(surface.points_mm, surface.triangles[:, ::-1])

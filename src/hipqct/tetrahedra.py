@@ -12,7 +12,7 @@ from scipy import ndimage
 from hipqct.errors import MeshError
 from hipqct.image import Image
 from hipqct.mesh import DISTAL_SLAB_MM, TET_EDGES, Surface, TetMesh, surface_area_mm2, tet_volumes_mm3
-from hipqct.surface import FINE_MM, SMOOTHING_MM, fine_level_set, solid_mask
+from hipqct.surface import LevelSet, smooth_level_set
 
 SIZE_MM = 3.0
 # Mean edge of the elements over the constant of the lattice, measured on femurs.
@@ -30,7 +30,12 @@ ODD = {
 }
 
 
-def build_tetrahedra(mask: Image, size_mm: float = SIZE_MM) -> TetMesh:
+def build_tetrahedra(
+    mask: Image,
+    size_mm: float = SIZE_MM,
+    level_set: LevelSet | None = None,
+    slab_mm: float = DISTAL_SLAB_MM,
+) -> TetMesh:
     """Quadratic tetrahedra (C3D10, straight edges) with edges of about ``size_mm`` that fill a mask.
 
     The boundary is the mask's smooth level set (see `hipqct.surface.extract_surface`) at the level at which
@@ -39,9 +44,14 @@ def build_tetrahedra(mask: Image, size_mm: float = SIZE_MM) -> TetMesh:
     the nodes' numbers decide (4 of 10,018 in one femur, none in three). The rim of a flat cut is chamfered by
     up to half an edge.
 
+    Args:
+        mask: nonzero is bone; any spacing and direction.
+        level_set: of this mask, where it has been computed already.
+        slab_mm: depth of the slab at the lowest face that load cases hold.
+
     Returns:
-        The mesh; node sets ``DISTAL_FACE`` (on the mask's lowest face), ``DISTAL_SLAB`` (within 6 mm of it)
-        and ``SURFACE``.
+        The mesh; node sets ``DISTAL_FACE`` (on the mask's lowest face), ``DISTAL_SLAB`` (within ``slab_mm``
+        of it) and ``SURFACE``.
 
     Raises:
         MeshError: the mask is empty or too thin for elements of this size.
@@ -49,16 +59,15 @@ def build_tetrahedra(mask: Image, size_mm: float = SIZE_MM) -> TetMesh:
     """
     if not size_mm > 0:
         raise ValueError(f"size_mm must be positive, got {size_mm}")
-    solid, _ = solid_mask(mask.array)
-    volume_mm3 = float(solid.sum()) * mask.voxel_volume_mm3
-    values, (start, step) = fine_level_set(solid, mask.spacing_mm, SMOOTHING_MM, FINE_MM)
+    level_set = level_set or smooth_level_set(mask)
+    values, start, step, volume_mm3 = level_set.values, level_set.start, level_set.step, level_set.volume_mm3
     spacing_mm = np.array(mask.spacing_mm)
 
     def height_mm(points_mm):
         index = (points_mm / spacing_mm - start) / step
         return ndimage.map_coordinates(values, index.T, order=1, mode="nearest", prefilter=False)
 
-    centre_mm = np.array(ndimage.center_of_mass(solid)) * spacing_mm
+    centre_mm = np.array(ndimage.center_of_mass(level_set.mask.array)) * spacing_mm
     low_mm, high_mm = start * spacing_mm, (start + (np.array(values.shape) - 1) * step) * spacing_mm
     lattice = _lattice(centre_mm, low_mm, high_mm, size_mm / MEAN_EDGE)
     level_mm, best = 0.0, None
@@ -72,7 +81,7 @@ def build_tetrahedra(mask: Image, size_mm: float = SIZE_MM) -> TetMesh:
         level_mm += excess_mm3 / surface_area_mm2(Surface(points_mm, boundary_faces(tets)))
     excess_mm3, points_mm, tets = best
     if abs(excess_mm3) <= VOLUME_LIMIT * volume_mm3:
-        return _finish(points_mm, tets, mask, size_mm)
+        return _finish(points_mm, tets, mask, size_mm, slab_mm)
     raise MeshError(
         f"no mesh of {size_mm:g}-mm tetrahedra holds the mask's {volume_mm3:.0f} mm3 (last error "
         f"{excess_mm3:.0f} mm3): the mask is too thin or torn, mend it or choose smaller elements"
@@ -259,7 +268,7 @@ def boundary_faces(tets):
     return faces[first[count == 1]]
 
 
-def _finish(points_mm, tets, mask, size_mm):
+def _finish(points_mm, tets, mask, size_mm, slab_mm):
     """Mid-edge nodes, world coordinates and node sets."""
     edges = np.sort(tets[:, TET_EDGES], axis=2)
     unique, number = np.unique(edges.reshape(-1, 2), axis=0, return_inverse=True)
@@ -280,7 +289,7 @@ def _finish(points_mm, tets, mask, size_mm):
     lowest_mm = height_mm.min()
     node_sets = {
         "DISTAL_FACE": np.flatnonzero(height_mm <= lowest_mm + DISTAL_FACE_MM),
-        "DISTAL_SLAB": np.flatnonzero(height_mm <= lowest_mm + DISTAL_SLAB_MM),
+        "DISTAL_SLAB": np.flatnonzero(height_mm <= lowest_mm + slab_mm),
         "SURFACE": np.flatnonzero(on_surface),
     }
     depth_mm = float(np.ptp(height_mm[node_sets["DISTAL_SLAB"]]))

@@ -14,11 +14,11 @@ rule export_mesh:
         tet_inp="<side>/mesh/tet.inp",
         tet_vtu="<side>/mesh/tet.vtu",
         picture="<side>/mesh/mesh.png",
-        others=[
-            f"<side>/mesh/{model}.{format}"
-            for model in ("hex", "tet")
-            for format in config["mesh"]["formats"]
-        ],
+        others=expand(
+            "<side>/mesh/{model}.{format}",
+            model=("hex", "tet"),
+            format=lookup("mesh/formats", within=config),
+        ),
         load_cases=directory("<side>/mesh/load_cases"),
         facts="<side>/mesh/mesh.json",
     log:
@@ -28,10 +28,10 @@ rule export_mesh:
     resources:
         mem_mb=3000,
     params:
-        options=config["mesh"],
+        options=lookup("mesh", within=config),
         slope=from_sheet("slope"),
         intercept=from_sheet("intercept"),
-        basis=config["density"]["basis"],
+        basis=lookup("density/basis", within=config),
         revision=revisions.EXPORT_MESH,
     message:
         "Mesh the {wildcards.side} femur of {wildcards.subject}."
@@ -54,7 +54,7 @@ rule solve_mesh:
         mem_mb=2000 if config["solve"]["model"] == "hex" else 6000,
         runtime=15 + round(config["solve"]["minutes"] * len(config["solve"]["cases"])),
     params:
-        options=config["solve"],
+        options=lookup("solve", within=config),
         revision=revisions.SOLVE_MESH,
     message:
         "Solve the {wildcards.side} femur of {wildcards.subject}."

@@ -41,3 +41,37 @@ def read_laws(folder) -> dict[str, DensityLaw | ModulusLaw]:
     if not laws:
         raise MeshError(f"no material laws (*.json) in {folder}: mend mesh/laws_folder in the configuration")
     return laws
+
+
+def choose_laws(
+    folder, basis: str, density_laws: dict[str, list[str]], modulus_law: str
+) -> tuple[list[DensityLaw], ModulusLaw]:
+    """The laws that lead from a calibration's density to Young's modulus.
+
+    Args:
+        folder: of the laws' files.
+        basis: of the calibration.
+        density_laws: names of laws by basis, in order; modulus_law: the name of the last one.
+
+    Raises:
+        MeshError: a law is missing or of the wrong kind, or does not take what the one before it gives.
+    """
+    laws = read_laws(folder)
+    if basis not in density_laws:
+        raise MeshError(
+            f"no density laws for a calibration in {basis}: name some as density_laws in the configuration"
+        )
+    chosen, density = [], basis
+    for name, kind in [*((name, DensityLaw) for name in density_laws[basis]), (modulus_law, ModulusLaw)]:
+        law = laws.get(name)
+        if not isinstance(law, kind):
+            names = ", ".join(sorted(key for key, law in laws.items() if isinstance(law, kind)))
+            raise MeshError(f"material law {name} is unknown or of the wrong kind: choose from {names}")
+        if law.takes != density:
+            raise MeshError(
+                f"material law {name} takes {law.takes} density, got {density}: choose laws that fit the "
+                "scan's calibration and each other in the configuration"
+            )
+        chosen.append(law)
+        density = law.gives if kind is DensityLaw else None
+    return chosen[:-1], chosen[-1]

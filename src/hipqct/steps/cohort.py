@@ -9,6 +9,7 @@ from hipqct import __version__
 from hipqct.cohort import (
     FAILURE_COLUMNS,
     TEXT_COLUMNS,
+    flag_other_lengths,
     segmentation_table,
     subject_table,
     volume_agreement_table,
@@ -54,6 +55,7 @@ def aggregate_cohort(
                 failures.append(failed)
             elif solving:
                 hip |= read_solution(results_dir / "subjects" / subject.subject / side)
+    flag_other_lengths(hips)
     subjects = subject_table(hips)
     tables = {
         "subjects": subjects,
@@ -90,11 +92,12 @@ def _read_results(results_dir: Path, subject: Subject, side: str) -> dict:
     parts = [read_json(folder / "volume.json")]
     if side in subject.reference:
         parts.append(read_json(folder / "evaluation.json"))
-    flags = []
-    for part in (*parts, read_json(folder / "mesh" / "mesh.json")):
+    mesh, flags = read_json(folder / "mesh" / "mesh.json"), []
+    for part in (*parts, mesh):
         flags += part.get("flags", [])
     return {key: value for part in parts for key, value in part.items()} | {
-        "flags": list(dict.fromkeys(flags))
+        "below_head_mm": (mesh.get("anatomy") or {}).get("below_head_mm"),
+        "flags": list(dict.fromkeys(flags)),
     }
 
 

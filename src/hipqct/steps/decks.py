@@ -64,7 +64,7 @@ def write_load_cases(
     for case in cases:
         push = push_direction(case, frame)
         hinge = hinge_axis(case, frame) if case.distal == "hinged" else None
-        header = [*_header(facts, name), *_case_lines(case, push, hinge, frame)]
+        header = [*_header(facts, name), *_case_lines(case, push, hinge, frame, facts["distal_slab_mm"])]
         path = folder / LOAD_CASES / f"{name}_{case.name}.inp"
         write_load_case(mesh, path, f"../{name}.inp", case, push, hinge, header)
 
@@ -83,7 +83,7 @@ def load_case_facts(cases: list[LoadCase], frame: FemurFrame) -> dict:
     }
 
 
-def _case_lines(case: LoadCase, push, hinge, frame: FemurFrame) -> list[str]:
+def _case_lines(case: LoadCase, push, hinge, frame: FemurFrame, slab_mm: float) -> list[str]:
     axes = "the shaft's own" if frame.has_own_shaft else "the scan's, for want of 20 mm of shaft"
     held = "held" if hinge is None else "rigid, free to turn about {:.6f} {:.6f} {:.6f}".format(*hinge)
     lines = [
@@ -93,7 +93,7 @@ def _case_lines(case: LoadCase, push, hinge, frame: FemurFrame) -> list[str]:
         f"shaft axis: {axes}",
         f"{case.head_set}: frictionless rigid cap, {case.head_cap_deg:g} deg about the push, moved by "
         f"{case.displacement_mm:g} mm; the force is the sum of its reactions",
-        f"DISTAL_SLAB: {held}",
+        f"DISTAL_SLAB, lowest {slab_mm:g} mm: {held}",
     ]
     if case.trochanter_set:
         lines.append(
@@ -120,7 +120,11 @@ def _header(facts: dict, name: str) -> list[str]:
         f"node sets reach into the bone (mm): {depths}",
     ]
     if facts["anatomy"] is not None:
-        lines.append(f"the bone ends {facts['anatomy']['below_head_mm']:.1f} mm below the head's centre")
+        asked = facts["distal_cut_mm"]
+        cut = "as scanned" if asked is None else f"to be cut at {asked:g} mm"
+        lines.append(
+            f"the bone ends {facts['anatomy']['below_head_mm']:.1f} mm below the head's centre, {cut}"
+        )
     if name == "hex":
         size = (
             f"cubes of {mesh['cube_mm']:g} mm, bone fraction at least {mesh['bone_fraction_min']:g} "
@@ -136,9 +140,10 @@ def _header(facts: dict, name: str) -> list[str]:
         materials = f"one modulus of {modulus_mpa:g} MPa for all" if modulus_mpa else "no materials"
         return [*lines, f"UNCALIBRATED: the scan has no density calibration, so this deck has {materials}"]
     scan, material = shared["calibration"], mesh["material"]
-    lines.append(f"density mg/cm3 {scan['basis']} = {scan['slope']:.9g} HU + {scan['intercept']:.9g}")
+    calibrated = _linear(scan["slope"], "HU", scan["intercept"])
+    lines.append(f"density mg/cm3 {scan['basis']} = {calibrated}")
     for law in [*shared["density_laws"], shared["modulus_law"]]:
-        lines.append(f"law {law['name']}: {law['citation']}; {law['confidence']}")
+        lines.append(f"law {law['name']}: {_formula(law)}; {law['citation']}; {law['confidence']}")
     part = "the part of each cube inside the mask" if name == "hex" else "each element"
     return [
         *lines,
@@ -148,6 +153,30 @@ def _header(facts: dict, name: str) -> list[str]:
         f"{material['bins']} materials in bins of {100 * shared['bin_width']:g}%, mean of the bin, "
         f"largest binning error {material['largest_binning_error_percent']:.2f}%",
     ]
+
+
+def _linear(slope: float, variable: str, intercept: float) -> str:
+    return f"{slope:.9g} {variable} {'-' if intercept < 0 else '+'} {abs(intercept):.9g}"
+
+
+def _formula(law: dict) -> str:
+    """A law's constants as it stands in mesh.json, and the range of its specimens."""
+    if "pieces" in law:
+        variable, pieces = f"rho_{law['takes']}", []
+        for piece in law["pieces"]:
+            power = "" if piece["exponent"] == 1 else f"^{piece['exponent']:g}"
+            value = f"{piece['factor_mpa']:g} {variable}{power}"
+            if piece["offset_mpa"]:
+                value = _linear(piece["factor_mpa"], f"{variable}{power}", piece["offset_mpa"])
+            limit = piece["up_to_g_cm3"]
+            pieces.append(f"{value} up to {limit:g}" if limit is not None else value)
+        formula = f"E (MPa) = {', then '.join(pieces)}"
+    else:
+        formula = (
+            f"rho_{law['gives']} = {_linear(law['slope'], 'rho_' + law['takes'], law['intercept_g_cm3'])}"
+        )
+    low, high = ("unknown" if end is None else f"{end:g}" for end in law["valid_g_cm3"])
+    return f"{formula} ({law['unit']}, specimens from {low} to {high})"
 
 
 def _cell_arrays(mesh: HexMesh | TetMesh, bins: MaterialBins | None, uncalibrated: bool) -> dict:

@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 
 from hipqct.density import bone_mineral_content_mg, calibrate
-from hipqct.errors import MeshError, SheetError
+from hipqct.errors import SheetError
 from hipqct.image import Image
-from hipqct.io.laws import read_laws
+from hipqct.io.laws import choose_laws
 from hipqct.mapping import mean_over_tetrahedra
 from hipqct.material import (
     MG_CM3_PER_G_CM3,
@@ -33,7 +33,7 @@ class Calibration:
 
     Args:
         slope, intercept: mg/cm3 of ``basis`` equivalent per HU, and mg/cm3.
-        options: of `hipqct.steps.mesh`.
+        options: of `hipqct.mesh_options`.
 
     Raises:
         MeshError: a law is missing, or of the wrong kind.
@@ -41,7 +41,8 @@ class Calibration:
 
     def __init__(self, slope: float, intercept: float, basis: str, options: dict):
         self.slope, self.intercept, self.basis, self.options = slope, intercept, basis, options
-        self.density_laws, self.modulus_law = _choose_laws(basis, options)
+        laws = (options["density_laws"], options["modulus_law"])
+        self.density_laws, self.modulus_law = choose_laws(options["laws_folder"], basis, *laws)
 
     def density_mg_cm3(self, hu: np.ndarray) -> np.ndarray:
         """Density in mg/cm3 of the scan's basis."""
@@ -155,25 +156,6 @@ def _add_materials(mesh: HexMesh | TetMesh, calibration: Calibration, volumes_mm
             mesh.cell_data[name] = function(mesh.cell_data["hu"])
     bins = bin_modulus(mesh.cell_data["youngs_modulus_mpa"], calibration.options["bin_width"])
     return bins, calibration.element_facts(mesh, bins, volumes_mm3)
-
-
-def _choose_laws(basis: str, options: dict) -> tuple[list[DensityLaw], ModulusLaw]:
-    """The laws that the options name for a calibration's basis; MeshError where one is missing."""
-    laws = read_laws(options["laws_folder"])
-    if basis not in options["density_laws"]:
-        raise MeshError(
-            f"no density laws for a calibration in {basis}: name some as density_laws in the configuration"
-        )
-    chosen = []
-    named = [(name, DensityLaw) for name in options["density_laws"][basis]] + [
-        (options["modulus_law"], ModulusLaw)
-    ]
-    for name, kind in named:
-        if not isinstance(laws.get(name), kind):
-            names = ", ".join(sorted(key for key, law in laws.items() if isinstance(law, kind)))
-            raise MeshError(f"material law {name} is unknown or of the wrong kind: choose from {names}")
-        chosen.append(laws[name])
-    return chosen[:-1], chosen[-1]
 
 
 def _law_facts(law: ModulusLaw) -> dict:

@@ -109,12 +109,35 @@ def _check_balance(name: str, printed: dict, force_n: float) -> float:
     """The sum of all reactions over the force; SolverError where they do not cancel."""
     reactions_n = [found["force_n"].sum(axis=0) for found in printed.values() if "force_n" in found]
     balance = float(np.linalg.norm(np.sum(reactions_n, axis=0)) / abs(force_n))
-    if not balance < LARGEST_IMBALANCE:
+    _refuse_imbalance(name, "reactions", balance)
+    return balance
+
+
+def _check_moments(case: dict, printed: dict, mesh: HexMesh | TetMesh, force_n: float) -> float:
+    """The reactions' moment about the held slab over force times longest arm; SolverError where it is not 0.
+
+    A hinge carries moments of its own, but none about its axis: there only that one must vanish.
+    """
+    middle_mm = mesh.points_mm[mesh.node_sets[DISTAL_SLAB]].mean(axis=0)
+    moment_n_mm = np.zeros(3)
+    for name, found in printed.items():
+        if "force_n" in found and name != HINGE:  # which lies in the middle itself
+            arms_mm = mesh.points_mm[found["nodes"] - 1] - middle_mm
+            moment_n_mm += np.cross(arms_mm, found["force_n"]).sum(axis=0)
+    if case["hinge"] is not None:
+        moment_n_mm = moment_n_mm @ np.array(case["hinge"])
+    longest_mm = np.linalg.norm(mesh.points_mm - middle_mm, axis=1).max()
+    balance = float(np.linalg.norm(moment_n_mm) / (abs(force_n) * longest_mm))
+    _refuse_imbalance(case["name"], "moments", balance)
+    return balance
+
+
+def _refuse_imbalance(name: str, what: str, share: float):
+    if not share < LARGEST_IMBALANCE:
         raise SolverError(
-            f"load case {name}: the reactions miss balance by {100 * balance:.2g}% of the force, so the "
+            f"load case {name}: the {what} miss balance by {100 * share:.2g}% of the force, so the "
             "solver's answer cannot be trusted; look at the mesh, or choose another element size"
         )
-    return balance
 
 
 def _evaluate(
@@ -134,7 +157,8 @@ def _evaluate(
     middles_mm = mesh.points_mm[mesh.cells].mean(axis=1)
     touched = np.concatenate([mesh.node_sets[name] for name in held])
     apart = cKDTree(mesh.points_mm[touched]).query(middles_mm)[0] > criterion.apart_mm
-    factor, element = failure_factor(used, volumes_mm3, apart, criterion)
+    bone = modulus_mpa >= criterion.bone_from_mpa
+    factor, element = failure_factor(used, volumes_mm3, apart & bone, criterion)
     principal = np.linalg.eigvalsh(strains)
     tension = principal[element, 2] / criterion.tension >= -principal[element, 0] / criterion.compression
     numbers = {
@@ -142,17 +166,20 @@ def _evaluate(
         "displacement_mm": case["displacement_mm"],
         "stiffness_n_mm": force_n / case["displacement_mm"],
         "reaction_balance": _check_balance(case["name"], printed, force_n),
+        "moment_balance": _check_moments(case, printed, mesh, force_n),
         "work_mj": 0.5 * force_n * case["displacement_mm"],
         "failure_load_n": force_n * factor,
         "failure_displacement_mm": case["displacement_mm"] * factor,
         "failure_element": element + 1,
         "failure_place_mm": middles_mm[element].tolist(),
         "failure_in": "tension" if tension else "compression",
+        "failure_modulus_mpa": float(modulus_mpa[element]),
+        "soft_percent": 100 * float(volumes_mm3[apart & ~bone].sum() / volumes_mm3[apart].sum()),
     }
     fields = {
         "principal_strains": principal[:, ::-1],
         "energy_density_mpa": energy_density_mpa(strains, modulus_mpa, poissons_ratio),
         "share_of_limit": used,
-        "looked_at": apart.astype(np.uint8),
+        "looked_at": (apart & bone).astype(np.uint8),
     }
     return numbers, fields

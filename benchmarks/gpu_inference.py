@@ -1,7 +1,7 @@
 """What inference costs on a GPU: a subject, the plain loop, a cohort; how far its answer is from the CPU's.
 
-    KERAS_BACKEND=torch python benchmarks/bench_gpu.py --crops FOLDER --out FOLDER [--model MODEL]
-    python benchmarks/bench_gpu.py --merge FOLDER
+    KERAS_BACKEND=torch python benchmarks/gpu_inference.py --crops FOLDER --out FOLDER [--model MODEL]
+    python benchmarks/gpu_inference.py --merge FOLDER
 
 Crops are ``*_left.npz`` of synthetic phantoms, from ``hipqct.steps.phantom_training.build_crops``. Each
 backend is measured by a call of its own, which needs neither TensorFlow nor OpenVINO; it leaves its

@@ -1,0 +1,62 @@
+"""A femur's mask as one solid body: its largest part, its cavities filled, cut to a length."""
+
+import numpy as np
+from scipy import ndimage
+
+from hipqct.errors import MeshError
+from hipqct.image import Image
+
+
+def solid_mask(mask: np.ndarray) -> tuple[np.ndarray, dict]:
+    """Keep the largest face-connected part of a mask and fill its cavities.
+
+    Returns:
+        The cleaned mask, and ``components``, ``dropped_voxels`` and ``filled_voxels`` as found.
+
+    Raises:
+        MeshError: the mask is empty, or fills the whole image.
+    """
+    mask = np.asarray(mask, dtype=bool)
+    if not mask.any():
+        raise MeshError("the mask is empty, so there is nothing to mesh: look at the segmentation first")
+    if mask.all():
+        raise MeshError("the mask fills the whole image, which no bone does: look at the segmentation first")
+    box = bounding_box(mask)
+    labels, count = ndimage.label(mask[box])
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    largest = labels == sizes.argmax()
+    # A cavity is background that does not reach the box's outside.
+    background, _ = ndimage.label(np.pad(~largest, 1, constant_values=True))
+    filled = (background != background[0, 0, 0])[1:-1, 1:-1, 1:-1]
+    facts = {
+        "components": int(count),
+        "dropped_voxels": int(sizes.sum() - largest.sum()),
+        "filled_voxels": int(filled.sum() - largest.sum()),
+    }
+    solid = np.zeros_like(mask)
+    solid[box] = filled
+    return solid, facts
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
+    """Smallest half-open box that holds every nonzero voxel."""
+    lines = (mask.any(axis=(1, 2)), mask.any(axis=(0, 2)), mask.any(axis=(0, 1)))
+    ends = [np.flatnonzero(line)[[0, -1]] for line in lines]
+    return tuple(slice(int(first), int(last) + 1) for first, last in ends)
+
+
+def cut_below(mask: Image, point_mm: np.ndarray, distance_mm: float) -> Image:
+    """The mask without the slices that lie more than a distance below a point; it ends there to half a slice.
+
+    Bone that a model holds at its lower end is as stiff as it is long, so femurs are compared at one length.
+
+    Args:
+        mask: slices along the third axis, nearer to the head at whichever end has the higher z.
+        point_mm: LPS, for example the head's centre; the distance counts along the slices' axis.
+    """
+    up = mask.direction[:, 2] * (1 if mask.direction[2, 2] >= 0 else -1)
+    slices = np.arange(mask.shape[2])
+    centres_mm = mask.to_world(np.stack([np.zeros_like(slices), np.zeros_like(slices), slices], axis=1))
+    below_mm = (np.asarray(point_mm) - centres_mm) @ up
+    return mask.with_array(np.asarray(mask.array, bool) & (below_mm <= distance_mm))
