@@ -2,9 +2,9 @@
 
     python benchmarks/compare_augmentations.py [--real STUDY/results/training/dataset.h5]
 
-Every variant goes on from the same model, over the same steps, seeds and synthetic training phantoms; then
-the left hips of held-out phantoms and, with ``--real``, the labelled hips of a study's training set are
-segmented. Differences below those between two seeds (``all`` is run with two) tell nothing. Needs torch.
+Every variant goes on from the same model, over the same steps and synthetic training phantoms; then the left
+hips of validation phantoms and, with ``--real``, the labelled hips of a study's training set are segmented.
+Differences below those between seeds (some variants are run with three) tell nothing. Needs torch.
 """
 
 import argparse
@@ -44,16 +44,14 @@ WITHOUT = {
     "noise": ("noise", "noise_grain"),
 }
 WITH = {"elastic": {"elastic": 0.3}, "low_dose": {"low_dose": 0.3}}
-VARIANTS = {
-    "all": (ALL, 1),
-    "all, another seed": (ALL, 2),
-    "none": ({}, 1),
-    **{f"with {name}": (ALL | more, 1) for name, more in WITH.items()},
-    **{
-        f"without {name}": ({k: p for k, p in ALL.items() if k not in left}, 1)
-        for name, left in WITHOUT.items()
-    },
+SEEDS = (1, 2, 3)
+REPEATED = {"all": ALL, **{f"with {name}": ALL | more for name, more in WITH.items()}}
+ONCE = {
+    "none": {},
+    **{f"without {name}": {k: p for k, p in ALL.items() if k not in left} for name, left in WITHOUT.items()},
 }
+VARIANTS = {f"{name}, seed {seed}": (chosen, seed) for seed in SEEDS for name, chosen in REPEATED.items()}
+VARIANTS |= {f"{name}, seed {SEEDS[0]}": (chosen, SEEDS[0]) for name, chosen in ONCE.items()}
 FIRST_SEED, STEP = 700, 5  # of the training phantoms; slices between windows
 
 
@@ -97,7 +95,7 @@ def score_model(plan: dict, weights: dict, folder: Path, options) -> dict:
     from hipqct.image import Image
     from hipqct.io.dataset import Dataset
     from hipqct.metrics import dice
-    from hipqct.phantom.parameters import TEST_SEEDS
+    from hipqct.phantom.parameters import VALIDATION_SEEDS
     from hipqct.predict import predict_probability
 
     engine = openvino_engine(plan["network"], weights, options.threads)
@@ -110,7 +108,7 @@ def score_model(plan: dict, weights: dict, folder: Path, options) -> dict:
             return 0.0
         return dice(truth > 0, mask)
 
-    held_out = load_crops(folder, TEST_SEEDS[: options.held_out], ("left",))
+    held_out = load_crops(folder, VALIDATION_SEEDS[: options.held_out], ("left",))
     scores = {"synthetic": float(np.mean([judge(crop.ct, crop.mask) for crop in held_out]))}
     if options.real:
         with Dataset(options.real) as data:
@@ -123,7 +121,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--learning-rate", type=float, default=4e-4)
     parser.add_argument("--phantoms", type=int, default=40, help="to train on, two hips each")
-    parser.add_argument("--held-out", type=int, default=8, help="to score")
+    parser.add_argument("--held-out", type=int, default=8, help="validation phantoms to score")
     parser.add_argument("--crops", type=Path, help="keep the crops here, for the next run")
     parser.add_argument("--real", type=Path, help="dataset.h5 of labelled scans (rule build_dataset)")
     parser.add_argument("--model", type=Path, default=PROJECT / "resources/models/compact")
@@ -137,7 +135,7 @@ def main() -> None:
         trained = train_variant(options.variant, options.crops, options)
         print(json.dumps(score_model(*trained, options.crops, options)))
         return
-    from hipqct.phantom.parameters import TEST_SEEDS, TRAIN_SEEDS
+    from hipqct.phantom.parameters import TRAIN_SEEDS, VALIDATION_SEEDS
     from hipqct.steps.phantom_training import CROPS_FOLDER, build_crops, no_changes
 
     environment = os.environ | {"KERAS_BACKEND": "torch", "OMP_NUM_THREADS": str(options.threads)}
@@ -146,7 +144,7 @@ def main() -> None:
         folder = (options.crops or Path(temporary)) / CROPS_FOLDER
         seeds = TRAIN_SEEDS[FIRST_SEED : FIRST_SEED + options.phantoms]
         build_crops(seeds, folder, 1, lambda done, total: None)
-        build_crops(TEST_SEEDS[: options.held_out], folder, 1, lambda done, total: None, no_changes)
+        build_crops(VALIDATION_SEEDS[: options.held_out], folder, 1, lambda done, total: None, no_changes)
         for name in VARIANTS:
             command = [sys.executable, __file__, *sys.argv[1:], "--variant", name, "--crops", str(folder)]
             run = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
