@@ -24,7 +24,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 PROJECT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "inference.json"
@@ -203,6 +202,8 @@ def phantom_cases(count: int, folder: Path, threads: int) -> list[tuple]:
 
 def real_cases(study: Path, folder: Path) -> list[tuple]:
     """The same of a study's hips, right ones mirrored; the truth is the reference on the crop's grid."""
+    import pandas as pd
+
     from hipqct.io.hdf5 import read_roi
     from hipqct.io.images import read_image
     from hipqct.resample import resample_mask_slices
@@ -253,9 +254,11 @@ def mask_of(probability: np.ndarray, ct: np.ndarray) -> np.ndarray:
         return np.zeros(probability.shape, bool)
 
 
-def compare_schemes(model: str, threads: int, schemes: list[str], cases: list[tuple]) -> pd.DataFrame:
-    """Each scheme on each case: seconds, agreement of its mask with step 1's, Dice with the truth."""
+def compare_schemes(model: str, threads: int, schemes: list[str], cases: list[tuple]):
+    """Each scheme on each case: seconds, its mask's agreement with step 1's, Dice with the truth; a table."""
     from dataclasses import replace
+
+    import pandas as pd
 
     from hipqct.engine import openvino_engine
     from hipqct.io.models import read_model
@@ -296,7 +299,7 @@ def compare_schemes(model: str, threads: int, schemes: list[str], cases: list[tu
     return pd.DataFrame(rows)
 
 
-def summarise_schemes(compared: pd.DataFrame) -> list[dict]:
+def summarise_schemes(compared) -> list[dict]:
     """Over all cases, and for phantoms (``synthetic``) and real hips alone."""
     rows = []
     for scheme, every in compared.groupby("scheme", sort=False):

@@ -8,6 +8,7 @@ from hipqct.predict import (
     Votes,
     clear_outside,
     combine_models,
+    first_step,
     normalise,
     predict_probability,
     window_starts,
@@ -164,6 +165,12 @@ def test_adaptive_windows_give_the_mean_of_step_1_at_less_cost():
     assert adaptive.voxels < every.voxels / 4
     focused = {shape for shape in adaptive.shapes if shape[:2] != (128, 96)}
     assert focused == {(56, 64, 8)}  # 24 x 20 pixels, 16 round them, on the stride of 8
+
+
+@pytest.mark.parametrize(("windows", "step"), [(1, 1), (9, 1), (10, 3), (15, 3), (16, 5), (22, 7), (64, 7)])
+def test_adaptive_windows_begin_with_an_odd_step_and_three_steps_at_least(windows, step):
+    assert first_step(windows) == step
+    assert step == 1 or len(range(0, windows, step)) >= 4
 
 
 def test_adaptive_windows_are_all_computed_where_they_contradict_each_other():

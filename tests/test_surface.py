@@ -7,8 +7,7 @@ import trimesh
 from hipqct.errors import MeshError
 from hipqct.image import Image
 from hipqct.mesh import Surface, enclosed_volume_mm3, euler_number, is_closed, surface_area_mm2
-from hipqct.solid import solid_mask
-from hipqct.surface import extract_surface
+from hipqct.surface import extract_surface, smooth_level_set
 
 QCT_SPACING_MM = (0.8, 0.8, 3.0)
 
@@ -123,10 +122,13 @@ def test_only_the_largest_part_counts_and_its_cavities_are_filled():
     voxels = mask.array.copy()
     voxels[:3, :3, :2] = True
     voxels[38:42, 38:42, 10:12] = False
-    solid, facts = solid_mask(voxels)
-    assert np.array_equal(solid, mask.array)
-    assert facts == {"components": 2, "dropped_voxels": 18, "filled_voxels": 32}
     assert_one_clean_body(extract_surface(mask.with_array(voxels)))
+
+
+def test_a_level_set_that_is_there_already_gives_the_same_surface():
+    mask = ball(15.0, QCT_SPACING_MM)
+    ours, given = extract_surface(mask), extract_surface(mask, smooth_level_set(mask))
+    assert np.array_equal(ours.points_mm, given.points_mm)
 
 
 @pytest.mark.parametrize(("fill", "word"), [(False, "empty"), (True, "whole image")])

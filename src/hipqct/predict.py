@@ -21,7 +21,7 @@ LEAST_WEIGHT = 1e-3  # of a window's outermost slices under a Gaussian; they may
 SEEN, MARGIN_PIXELS = 0.1, 16
 LEAST_PIECE = 0.05  # smaller pieces, as shares of the largest, are not looked at: the mask keeps one body
 # Odd: the network halves its windows three times, so its answer depends on their start modulo 8.
-FIRST_STEP = 5
+LARGEST_STEP, FEWEST_STEPS = 7, 3
 # More of the mask than this expected to change under all windows (as 1 - Dice), and they are all computed.
 DOUBT = 0.002
 # Voxels whose mean lies more standard errors than this from 0.5 will not change sides.
@@ -126,10 +126,10 @@ def clear_outside(probability: np.ndarray, ct: np.ndarray) -> np.ndarray:
 def adapt_windows(engine: Engine, padded: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The mean over windows of step 1 from a fraction of them, and from all of them where that leaves doubt.
 
-    A survey of windows end to end finds where the femur may be. Only there, 16 pixels round it, every fifth
-    window is computed and joins the survey's. How the windows scatter tells how much of the mask the others
-    would change (systematic sampling taken as random, which overestimates); where that is more than `DOUBT`,
-    they are computed too. Outside, the survey stands.
+    A survey of windows end to end finds where the femur may be. Only there, 16 pixels round it, every seventh
+    window, or more of few, is computed and joins the survey's (see `first_step`). How the windows scatter
+    tells how much of the mask the others would change (systematic sampling taken as random, which
+    overestimates); where that is more than `DOUBT`, they are computed too. Outside, the survey stands.
 
     Args:
         padded: normalised, in plane a multiple of 8.
@@ -151,7 +151,7 @@ def adapt_windows(engine: Engine, padded: np.ndarray, weights: np.ndarray) -> np
     near = [z for z in every if z <= held[-1] and z + slices > held[0]]
     region = tuple(_widen(seen.any(axis=(1 - axis, 2)), padded.shape[axis]) for axis in (0, 1))
     votes = survey.within(region)
-    few = {*near[::FIRST_STEP], near[-1]} - {*ends}
+    few = {*near[:: first_step(len(near))], near[-1]} - {*ends}
     votes.cast(sorted(few))
     change = votes.expected_change(sorted({*near, *ends}))
     if change > DOUBT:
@@ -160,6 +160,12 @@ def adapt_windows(engine: Engine, padded: np.ndarray, weights: np.ndarray) -> np
     shape = [side.stop - side.start for side in region]
     log.info("%s windows of %s x %s pixels, expected change %.5f", int(votes.cast_of), *shape, change)
     return result
+
+
+def first_step(windows: int) -> int:
+    """The widest odd step, up to 7, that divides so many windows into three steps at least; else 1."""
+    step = min(LARGEST_STEP, max(1, (windows - 1) // FEWEST_STEPS))
+    return step if step % 2 else step - 1
 
 
 def _widen(seen: np.ndarray, size: int) -> slice:

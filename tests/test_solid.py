@@ -1,0 +1,48 @@
+"""A mask as one solid: its largest part without cavities, cut to a length whichever way it lies."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+from test_surface import QCT_SPACING_MM, ball
+
+from hipqct.image import Image
+from hipqct.solid import bounding_box, cut_below, solid_mask
+
+
+def test_the_largest_part_is_kept_and_its_cavities_are_filled():
+    mask = ball(20.0, QCT_SPACING_MM)
+    voxels = mask.array.copy()
+    voxels[:3, :3, :2] = True
+    voxels[38:42, 38:42, 10:12] = False
+    solid, facts = solid_mask(voxels)
+    assert np.array_equal(solid, mask.array)
+    assert facts == {"components": 2, "dropped_voxels": 18, "filled_voxels": 32}
+
+
+def test_a_box_holds_all_of_a_mask_and_no_more():
+    voxels = np.zeros((9, 8, 7), bool)
+    voxels[2, 3, 4] = voxels[5, 3, 6] = True
+    assert bounding_box(voxels) == (slice(2, 6), slice(3, 4), slice(4, 7))
+
+
+@pytest.mark.parametrize("distance_mm", [10.0, 11.4, 12.6])
+@pytest.mark.parametrize("turn_deg", [0, 25])
+@pytest.mark.parametrize("descending", [False, True])
+def test_a_mask_ends_where_it_is_cut_to_half_a_slice(distance_mm, turn_deg, descending):
+    """Along the slices' axis, however it is turned and whichever end of the array is up."""
+    turn = Rotation.from_euler("xy", [turn_deg, -turn_deg / 2], degrees=True).as_matrix()
+    turn = turn @ np.diag([1.0, 1.0, -1.0 if descending else 1.0])
+    mask = Image(np.ones((4, 5, 30), bool), QCT_SPACING_MM, (10.0, -20.0, 500.0), turn)
+    point_mm = mask.to_world(np.array([[2, 2, 15]]))[0]
+    cut = cut_below(mask, point_mm, distance_mm)
+    up = turn[:, 2] * np.sign(turn[2, 2])
+    below_mm = (point_mm - mask.to_world(np.argwhere(cut.array))) @ up
+    assert below_mm.max() + 1.5 == pytest.approx(distance_mm, abs=1.5)
+    gone_mm = (point_mm - mask.to_world(np.argwhere(mask.array & ~cut.array))) @ up
+    assert gone_mm.min() > distance_mm
+    assert mask.array.all()  # the mask given stays as it was
+
+
+def test_a_cut_beyond_the_mask_takes_nothing_off():
+    mask = ball(15.0, QCT_SPACING_MM)
+    assert np.array_equal(cut_below(mask, np.array([32.0, 32, 33]), 100.0).array, mask.array)
