@@ -2,6 +2,7 @@
 
     python benchmarks/bench_fe.py             everything
     python benchmarks/bench_fe.py --mirror    the mirrored subject only, into the results that are there
+    python benchmarks/bench_fe.py --times     times, memory and peers only, likewise
 
 Needs CalculiX (ccx). ciclope and py_bonemat_abaqus (GPL, an oracle only) are timed where they are installed:
 ``pip install --no-deps ciclope py_bonemat_abaqus`` and what ciclope imports. The femur is the left one of a
@@ -46,7 +47,7 @@ from hipqct.solid import solid_mask
 from hipqct.steps.materials import Calibration, add_hex_materials, add_tet_materials
 from hipqct.steps.mesh import export_mesh
 from hipqct.steps.phantom_training import build_crops, no_changes
-from hipqct.surface import extract_surface
+from hipqct.surface import extract_surface, smooth_level_set
 from hipqct.tetrahedra import build_tetrahedra
 
 RESULTS = Path(__file__).parent / "results" / "fe.json"
@@ -164,8 +165,9 @@ def time_exports(mask: Image, ct: Image, folder: Path) -> dict:
         write(mesh, add_hex_materials(mesh, calibration)[0], "hex")
 
     def export_tet():
-        write_stl(extract_surface(mask), folder / "surface.stl")
-        mesh = build_tetrahedra(mask)
+        level_set = smooth_level_set(mask)
+        write_stl(extract_surface(mask, level_set), folder / "surface.stl")
+        mesh = build_tetrahedra(mask, level_set=level_set)
         write(mesh, add_tet_materials(mesh, ct, calibration, PARTS)[0], "tet")
 
     return {"hex_s": quickest(export_hex), "tet_s": quickest(export_tet)}
@@ -291,6 +293,25 @@ def main_mirror() -> None:
     write(result | compare_stiffness(table))
 
 
+def main_times() -> None:
+    """Time exports and peers, into the results that are there."""
+    result = json.loads(RESULTS.read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as temporary:
+        measured = measure_cost(*make_femur(Path(temporary)), Path(temporary))
+    print(measured)
+    write(result | measured | {"machine": describe_machine(1)})
+
+
+def measure_cost(ct: Image, mask: Image, folder: Path) -> dict:
+    """Times, memory and peers."""
+    return (
+        time_exports(mask, ct, folder)
+        | compare_mapping(mask, ct)
+        | compare_ciclope(mask, ct, folder)
+        | {"peak_rss_gb": peak_of_export(mask, ct, folder)}
+    )
+
+
 def write(result: dict) -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -303,10 +324,8 @@ def main() -> None:
         ct, mask = make_femur(folder)
         volume_mm3 = mask.array.sum() * mask.voxel_volume_mm3
         tets = build_tetrahedra(mask)
-        result = time_exports(mask, ct, folder)
-        result |= compare_mapping(mask, ct) | compare_ciclope(mask, ct, folder)
+        result = measure_cost(ct, mask, folder)
         result |= {
-            "peak_rss_gb": peak_of_export(mask, ct, folder),
             "bar_relative_error": max(
                 solve_bar(bar(), folder / "bar"), solve_bar(tet_bar(), folder / "tet-bar")
             ),
@@ -332,5 +351,7 @@ if __name__ == "__main__":
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
     elif sys.argv[1:] == ["--mirror"]:
         main_mirror()
+    elif sys.argv[1:] == ["--times"]:
+        main_times()
     else:
         main()

@@ -7,7 +7,15 @@ from test_hexahedra import femur_like
 
 from hipqct.errors import MeshError
 from hipqct.image import Image
-from hipqct.mesh import TET_EDGES, Surface, dihedral_angles_deg, euler_number, is_closed, tet_volumes_mm3
+from hipqct.mesh import (
+    TET_EDGES,
+    Surface,
+    dihedral_angles_deg,
+    euler_number,
+    is_closed,
+    row_keys,
+    tet_volumes_mm3,
+)
 from hipqct.tetrahedra import boundary_faces, build_tetrahedra
 
 
@@ -108,3 +116,11 @@ def test_what_is_too_thin_is_refused():
         build_tetrahedra(mask)
     with pytest.raises(ValueError, match="size_mm"):
         build_tetrahedra(ball(), 0)
+
+
+def test_keys_of_rows_are_ordered_as_the_rows_are_and_never_overflow():
+    rows = np.random.default_rng(3).integers(0, 50, (400, 3))
+    order = np.argsort(row_keys(rows, 50), kind="stable")
+    assert (rows[order] == rows[np.lexsort(rows.T[::-1])]).all()
+    with pytest.raises(ValueError, match="64-bit"):
+        row_keys(rows, 3_000_000)

@@ -78,7 +78,7 @@ def mean_over_tetrahedra(
     size = max(1, POINTS_AT_ONCE // len(points))
     for first in range(0, len(corners), size):
         part = slice(first, first + size)
-        index = np.einsum("pc,mcx->xmp", points, corners[part] - low)
+        index = np.moveaxis(corners[part] - low, 2, 0) @ points.T  # (axis, element, point)
         for name, field in fields.items():
             values = ndimage.map_coordinates(field, index, order=1, mode="nearest", prefilter=False)
             means[name][part] = values.astype(float) @ weights

@@ -94,10 +94,27 @@ def is_closed(surface: Surface) -> bool:
     return bool((np.diff(forward) > 0).all() and (forward == backward).all())
 
 
+def row_keys(rows: np.ndarray, points: int) -> np.ndarray:
+    """One integer for each row of point numbers, ordered as the rows are: what `np.unique` sorts fastest.
+
+    Args:
+        rows: shape ``(n, k)``, numbers below ``points``.
+
+    Raises:
+        ValueError: so many points to the power of ``k`` do not fit into 64 bits.
+    """
+    if points ** rows.shape[1] > np.iinfo(np.int64).max:
+        raise ValueError(f"rows of {rows.shape[1]} of {points} points have no 64-bit numbers")
+    keys = rows[:, 0].astype(np.int64)
+    for column in rows.T[1:]:
+        keys = keys * points + column
+    return keys
+
+
 def euler_number(surface: Surface) -> int:
     """Vertices - edges + triangles: 2 for one ball-like body, 2 less for every handle."""
     edges = np.sort(surface.triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
-    edge_count = len(np.unique(edges[:, 0].astype(np.int64) * len(surface.points_mm) + edges[:, 1]))
+    edge_count = len(np.unique(row_keys(edges, len(surface.points_mm))))
     vertex_count = len(np.unique(surface.triangles))
     return int(vertex_count - edge_count + len(surface.triangles))
 

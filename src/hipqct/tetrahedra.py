@@ -11,7 +11,16 @@ from scipy import ndimage
 
 from hipqct.errors import MeshError
 from hipqct.image import Image
-from hipqct.mesh import DISTAL_SLAB_MM, TET_EDGES, Surface, TetMesh, surface_area_mm2, tet_volumes_mm3
+from hipqct.mesh import (
+    DISTAL_SLAB_MM,
+    TET_EDGES,
+    Surface,
+    TetMesh,
+    row_keys,
+    surface_area_mm2,
+    tet_volumes_mm3,
+)
+from hipqct.solid import bounding_box
 from hipqct.surface import LevelSet, smooth_level_set
 
 SIZE_MM = 3.0
@@ -67,7 +76,9 @@ def build_tetrahedra(
         index = (points_mm / spacing_mm - start) / step
         return ndimage.map_coordinates(values, index.T, order=1, mode="nearest", prefilter=False)
 
-    centre_mm = np.array(ndimage.center_of_mass(level_set.mask.array)) * spacing_mm
+    box = bounding_box(level_set.mask.array)
+    centre = np.array(ndimage.center_of_mass(level_set.mask.array[box])) + [side.start for side in box]
+    centre_mm = centre * spacing_mm
     low_mm, high_mm = start * spacing_mm, (start + (np.array(values.shape) - 1) * step) * spacing_mm
     lattice = _lattice(centre_mm, low_mm, high_mm, size_mm / MEAN_EDGE)
     level_mm, best = 0.0, None
@@ -134,13 +145,13 @@ def _stuff(lattice, height_mm):
 
     tets = tets[(height[tets] > 0).any(axis=1)]
     edges = _crossed_edges(tets, height)
-    key = edges[:, 0].astype(np.int64) * len(points_mm) + edges[:, 1]
+    key = row_keys(edges, len(points_mm))
     cuts_mm, _ = _cut_edges(points_mm, edges, height_mm, height)
 
     def cut_of(inner, outer):
         """Number of the cut point between each two points, one inside and one outside."""
-        low, high = np.minimum(inner, outer), np.maximum(inner, outer)
-        return len(points_mm) + np.searchsorted(key, low.astype(np.int64) * len(points_mm) + high)
+        ends = np.sort(np.stack([inner, outer], axis=1), axis=1)
+        return len(points_mm) + np.searchsorted(key, row_keys(ends, len(points_mm)))
 
     all_mm = np.concatenate([points_mm, cuts_mm])
     return _compact(all_mm, _cut_tets(all_mm, tets, height, cut_of))
@@ -150,7 +161,7 @@ def _crossed_edges(tets, height):
     """Edges (lower number first, sorted) from a point inside to a point outside, shape ``(n, 2)``."""
     edges = tets[:, TET_EDGES].reshape(-1, 2)
     edges = np.sort(edges[height[edges[:, 0]] * height[edges[:, 1]] < 0], axis=1)
-    return np.unique(edges, axis=0)
+    return edges[np.unique(row_keys(edges, len(height)), return_index=True)[1]]
 
 
 def _cut_edges(points_mm, edges, height_mm, height):
@@ -264,23 +275,23 @@ def _compact(points_mm, tets):
 def boundary_faces(tets):
     """Faces that belong to one tetrahedron alone, shape ``(n, 3)``."""
     faces = tets[:, [[1, 2, 3], [0, 3, 2], [0, 1, 3], [0, 2, 1]]].reshape(-1, 3)
-    _, first, count = np.unique(np.sort(faces, axis=1), axis=0, return_index=True, return_counts=True)
+    keys = row_keys(np.sort(faces, axis=1), int(tets.max()) + 1)
+    _, first, count = np.unique(keys, return_index=True, return_counts=True)
     return faces[first[count == 1]]
 
 
 def _finish(points_mm, tets, mask, size_mm, slab_mm):
     """Mid-edge nodes, world coordinates and node sets."""
-    edges = np.sort(tets[:, TET_EDGES], axis=2)
-    unique, number = np.unique(edges.reshape(-1, 2), axis=0, return_inverse=True)
+    edges = np.sort(tets[:, TET_EDGES], axis=2).reshape(-1, 2)
+    keys, first, number = np.unique(row_keys(edges, len(points_mm)), return_index=True, return_inverse=True)
+    unique = edges[first]
     cells = np.concatenate([tets, len(points_mm) + number.reshape(len(tets), 6)], axis=1)
     local_mm = np.concatenate([points_mm, points_mm[unique].mean(axis=1)])
     faces = boundary_faces(tets)
     on_surface = np.zeros(len(local_mm), bool)
     on_surface[faces] = True
-    outer_edges = np.unique(np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]], axis=2).reshape(-1, 2), axis=0)
-    key = unique[:, 0].astype(np.int64) * len(points_mm) + unique[:, 1]
-    outer = np.searchsorted(key, outer_edges[:, 0].astype(np.int64) * len(points_mm) + outer_edges[:, 1])
-    on_surface[len(points_mm) + outer] = True
+    outer_edges = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]], axis=2).reshape(-1, 2)
+    on_surface[len(points_mm) + np.searchsorted(keys, row_keys(outer_edges, len(points_mm)))] = True
     world_mm = mask.to_world(local_mm / np.array(mask.spacing_mm))
     if np.linalg.det(mask.direction) < 0:
         cells = cells[:, [1, 0, 2, 3, 4, 6, 5, 8, 7, 9]]
