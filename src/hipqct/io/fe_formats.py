@@ -17,7 +17,7 @@ NASTRAN_TYPES = {8: "CHEXA", 10: "CTETRA"}
 ANSYS_TYPES = {8: 185, 10: 187}
 FEB_VERSION = "4.0"
 # Nastran's fixed fields: eight of 8 characters, or four of 16, after the first of 8.
-SHORT_FIELDS, LONG_FIELD = 8, "%16.9g"
+SHORT_FIELDS, LONG_FIELD = 8, 16
 SET_IDS_PER_LINE = 8
 EBLOCK_NODES, EBLOCK_FIELDS = 8, 11
 
@@ -69,7 +69,7 @@ def write_bdf(
         lines += [f"$ node set {number} is {name}", *_nastran_set(number, nodes + 1)]
     lines.append("BEGIN BULK")
     for number, point in enumerate(mesh.points_mm, start=1):
-        x, y, z = (LONG_FIELD % value for value in point)
+        x, y, z = map(_nastran_real, point.tolist())
         lines += [f"GRID*   {number:16d}{'':16s}{x}{y}*", f"*       {z}"]
     for number, (nodes, part) in enumerate(zip(mesh.cells + 1, of_cell, strict=True), start=1):
         fields = [number, part + 1, *nodes]
@@ -83,7 +83,7 @@ def write_bdf(
     for number, name in enumerate(names, start=1):
         lines += [f"$ {name}", f"PSOLID  {number:8d}{number:8d}"]
         if bins is not None:
-            modulus, ratio = LONG_FIELD % bins.modulus_mpa[number - 1], LONG_FIELD % poissons_ratio
+            modulus, ratio = _nastran_real(bins.modulus_mpa[number - 1]), _nastran_real(poissons_ratio)
             lines += [f"MAT1*   {number:16d}{modulus}{'':16s}{ratio}*", "*"]
     _write(path, [*lines, "ENDDATA"])
 
@@ -133,6 +133,13 @@ def _nastran_set(number: int, ids: np.ndarray) -> list[str]:
     lines = [", ".join(row) for row in rows]
     lines[0] = f"SET {number} = {lines[0]}"
     return [f"{line}," for line in lines[:-1]] + lines[-1:]
+
+
+def _nastran_real(value: float) -> str:
+    """A long field with a real number, which Nastran tells from a whole one by its decimal point."""
+    mantissa, letter, exponent = f"{value:.9g}".partition("e")
+    point = "" if "." in mantissa else "."
+    return f"{mantissa}{point}{letter}{exponent}".rjust(LONG_FIELD)
 
 
 def _three_digits(value: float) -> str:
