@@ -1,6 +1,7 @@
 """What inference costs on the CPU, and what cheaper schemes change: ratios of one run on one machine.
 
     python benchmarks/bench_inference.py [--phantoms 37] [--crops FOLDER] [--study WORK]
+    python benchmarks/bench_inference.py --times    times and memory only, into the results that are there
 
 Phantoms are synthetic, of the test seeds; ``--study`` is the work folder of ``real_scans.py``, whose hips and
 references are added. Each way of predicting is timed in a process of its own, alone, with the same network,
@@ -372,6 +373,7 @@ def main() -> None:
     parser.add_argument("--study", type=Path, help="work folder of real_scans.py")
     parser.add_argument("--model", default=str(PROJECT / "resources/models/medium"))
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--times", action="store_true", help="time one hip only, into the results there are")
     options = parser.parse_args()
     import yaml
 
@@ -382,10 +384,14 @@ def main() -> None:
     compared = [scheme for scheme in dict.fromkeys([default, *SCHEMES]) if scheme != EXACT]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        cases = phantom_cases(options.phantoms, options.crops or folder, options.threads)
-        result = {"model": read_model(options.model)[0]["name"]}
+        count = 1 if options.times else options.phantoms
+        cases = phantom_cases(count, options.crops or folder, options.threads)
+        result = {"model": read_model(options.model)[0]["name"], "machine": describe_machine(options.threads)}
         result |= time_ways(options, default, cases[0][1], folder)
         print(json.dumps(result, indent=2), flush=True)
+        if options.times:
+            write(json.loads(RESULTS.read_text(encoding="utf-8")) | result)
+            return
         cases += real_cases(options.study, folder) if options.study else []
         rows = compare_schemes(options.model, options.threads, compared, cases)
     schemes = summarise_schemes(rows)
@@ -395,9 +401,12 @@ def main() -> None:
         "dice_default_vs_truth_lost_max": float(own["dice_vs_truth_lost"].max()),
         "schemes": schemes,
         "cases": {kind: len(list(names)) for kind, names in own.groupby("kind")["case"]},
-        "machine": describe_machine(options.threads),
     }
     print(json.dumps(result, indent=2))
+    write(result)
+
+
+def write(result: dict) -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"written to {RESULTS}")
