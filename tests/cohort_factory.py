@@ -13,6 +13,7 @@ HEADER = "subject\tscan\tsex\tage\tside\texclude\treference_left\treference_righ
 
 NETWORK = {"model": "tiny", "weights_sha256": 64 * "a", "engine": "openvino", "device": "cpu"}
 NETWORK |= {"step": 8, "blend": "uniform", "ends": "as-is"}
+MESH = {"flags": [], "uncalibrated": False, "uncalibrated_modulus_mpa": None}
 
 
 @dataclass
@@ -99,7 +100,7 @@ class Results:
         self.write(hip.subject, side, "{side}/volume.json", volume)
         self.write(hip.subject, side, "{side}/bone.json", {"network": NETWORK})
         self.write(hip.subject, side, "resampled.json", {"method": "area", "phase": "slab-centred"})
-        self.write(hip.subject, side, "{side}/mesh/mesh.json", {"flags": []})
+        self.write(hip.subject, side, "{side}/mesh/mesh.json", MESH)
         self.write(hip.subject, side, "scan.json", {"flags": []})
         if hip.error_percent is not None:
             evaluation = {

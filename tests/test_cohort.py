@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
-from cohort_factory import Hip, Results, cohort
+from cohort_factory import MESH, Hip, Results, cohort
 
 from hipqct.cohort import SUBJECT_COLUMNS, TEXT_COLUMNS, flag_other_lengths, subject_table
 from hipqct.io.files import hash_file, write_json
@@ -124,7 +124,7 @@ def test_missing_values_stay_empty(tmp_path):
 
 def test_flags_of_all_steps_come_once_each(tmp_path):
     def flag(study):
-        study.write("A", "left", "{side}/mesh/mesh.json", {"flags": ["several_parts", "thin"]})
+        study.write("A", "left", "{side}/mesh/mesh.json", MESH | {"flags": ["several_parts", "thin"]})
 
     (row,) = aggregate(tmp_path, [Hip("A", flags=["several_parts"])], flag).table("subjects")
     assert row["flags"] == "several_parts,thin"
@@ -196,6 +196,17 @@ def test_a_hip_whose_model_was_not_solved_is_done_and_named(tmp_path):
     assert study.table("subjects")[0]["fall_stiffness_n_mm"] == ""  # not what an older run found
     assert not (study.results / "subjects/S001/left/solution").exists()
     assert not (study.cohort / "summary.json").exists()
+
+
+def test_a_failed_solution_is_forgotten_when_there_is_nothing_to_solve_any_more(tmp_path):
+    """As when a scan's calibration is withdrawn: no job would ever take the record away."""
+
+    def change(study):
+        study.fail("solve_mesh", "S001.left", "CalculiX failed on hex_fall.inp.")
+        study.write("S001", "left", "{side}/mesh/mesh.json", MESH | {"uncalibrated": True})
+
+    study = aggregate(tmp_path, cohort(2), change)
+    assert study.table("failures") == [] and (study.cohort / "summary.json").exists()
 
 
 def test_a_run_that_solves_nothing_leaves_out_what_earlier_ones_found(tmp_path):

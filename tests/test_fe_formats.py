@@ -121,6 +121,17 @@ def expand_set(entries) -> list[int]:
     return sorted(numbers)
 
 
+def test_comments_with_breaks_and_dashes_stay_comments(tmp_path):
+    """As citations of a user's own laws may have them."""
+    for name in WRITERS:
+        paths = tmp_path / f"odd.{name}", tmp_path / f"plain.{name}"
+        for path, header in zip(paths, (["a --- b\nMAT1,1,2.", *HEADER], ["a", *HEADER]), strict=True):
+            WRITERS[name](MESHES["hex"], path, header, None, 0.3)
+        odd, plain = (path.read_text().splitlines() for path in paths)
+        assert len(odd) == len(plain) and sum(a != b for a, b in zip(odd, plain, strict=True)) == 1
+    assert len(Feb(filepath=str(tmp_path / "odd.feb")).get_nodes()) == 1
+
+
 def test_without_materials_they_are_geometry(tmp_path):
     for name, word in (("feb", "<material"), ("bdf", "MAT1"), ("cdb", "MP,EX")):
         path = tmp_path / f"bare.{name}"

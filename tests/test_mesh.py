@@ -104,6 +104,17 @@ def test_without_a_calibration_there_are_no_moduli_and_every_file_says_so(scan, 
     assert np.abs(back.cell_data["hu"][0] - 350).max() < 60
 
 
+def test_what_an_earlier_run_left_goes(scan, tmp_path):
+    """Files of another model beside mesh.json would be taken for this one's."""
+    folder, _ = scan
+    coarse = {"cube_mm": 6.0, "tet_mm": 6.0}
+    export(folder, tmp_path, coarse | {"formats": ["bdf", "feb"]}, slope=0.8, intercept=-5.0)
+    assert (tmp_path / "tet.bdf").exists() and list((tmp_path / "load_cases").iterdir())
+    export(folder, tmp_path, coarse | {"formats": ["feb"]})
+    assert not list(tmp_path.glob("*.bdf")) and not list((tmp_path / "load_cases").iterdir())
+    assert "<E>" not in (tmp_path / "hex.feb").read_text()
+
+
 def test_the_same_scan_gives_the_same_bytes(scan, tmp_path):
     """Every file, the load cases' decks and other solvers' formats among them."""
     found = []

@@ -287,6 +287,15 @@ def test_a_missing_solver_is_one_sentence(left, tmp_path, monkeypatch):
         solve(left)
 
 
+def test_a_solver_that_is_killed_is_told(left, tmp_path, monkeypatch):
+    solver = tmp_path / "ccx"
+    solver.write_text("#!/bin/sh\nkill -9 $$\n")
+    solver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SolverError, match=r"killed on hex_stance.inp \(signal 9\): give solve_mesh more"):
+        solve(left)
+
+
 @needs_ccx
 def test_a_deck_that_cannot_be_solved_is_told(left, tmp_path):
     folder = tmp_path / "mesh"

@@ -15,6 +15,7 @@ CUBE_MM = 3.0
 BONE_FRACTION_MIN = 0.5
 # Overlaps are sums of products of floats: a cube at the limit to rounding is at the limit.
 FRACTION_TOLERANCE = 1e-9
+HEIGHT_TOLERANCE_MM = 1e-6  # multiples of a cube like 1.2 mm are rounded
 CUBES_ROUND_AN_INNER_NODE = 8
 # What a cube's bone fraction is counted in: the mask's voxels, or its smooth level set, as tetrahedra are.
 SHAPES = ("mask", "surface")
@@ -199,7 +200,7 @@ def _node_sets(height_mm, cells, slab_mm):
     cubes_round_node = np.bincount(cells.ravel(), minlength=len(height_mm))
     return {
         "DISTAL_FACE": np.flatnonzero(height_mm == height_mm.min()),
-        "DISTAL_SLAB": np.flatnonzero(height_mm <= height_mm.min() + slab_mm),
+        "DISTAL_SLAB": np.flatnonzero(height_mm <= height_mm.min() + slab_mm + HEIGHT_TOLERANCE_MM),
         "PROXIMAL": np.flatnonzero(height_mm == height_mm.max()),
         "SURFACE": np.flatnonzero(cubes_round_node < CUBES_ROUND_AN_INNER_NODE),
     }

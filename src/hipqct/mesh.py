@@ -98,16 +98,15 @@ def row_keys(rows: np.ndarray, points: int) -> np.ndarray:
     """One integer for each row of point numbers, ordered as the rows are: what `np.unique` sorts fastest.
 
     Args:
-        rows: shape ``(n, k)``, numbers below ``points``.
-
-    Raises:
-        ValueError: so many points to the power of ``k`` do not fit into 64 bits.
+        rows: shape ``(n, k)``, numbers below ``points``. Keys of pairs can be compared between calls; those
+            of longer rows need not when ``points`` to the power of ``k`` passes 64 bits.
     """
-    if points ** rows.shape[1] > np.iinfo(np.int64).max:
-        raise ValueError(f"rows of {rows.shape[1]} of {points} points have no 64-bit numbers")
-    keys = rows[:, 0].astype(np.int64)
+    keys, beyond = rows[:, 0].astype(np.int64), points
     for column in rows.T[1:]:
-        keys = keys * points + column
+        if beyond * points > np.iinfo(np.int64).max:
+            distinct, keys = np.unique(keys, return_inverse=True)
+            beyond = len(distinct)
+        keys, beyond = keys * points + column, beyond * points
     return keys
 
 

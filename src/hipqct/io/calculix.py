@@ -102,6 +102,11 @@ def run_solver(deck: Path, threads: int, timeout_s: float) -> dict[str, dict[str
         raise SolverError(
             f"CalculiX did not solve {deck.name} in {timeout_s:.0f} s: choose a coarser mesh"
         ) from None
+    if run.returncode < 0:
+        raise SolverError(
+            f"CalculiX was killed on {deck.name} (signal {-run.returncode}): give solve_mesh more memory "
+            "(mem_mb in the profile), or choose a coarser mesh"
+        )
     if run.returncode or "*ERROR" in run.stdout or "Job finished" not in run.stdout:
         raise SolverError(f"CalculiX failed on {deck.name}: {' '.join(run.stdout.split())[-OUTPUT_KEPT:]}")
     return read_results(deck.with_suffix(".dat"))

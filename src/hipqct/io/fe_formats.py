@@ -4,6 +4,7 @@ Nodes and elements are numbered from 1 as in the Abaqus decks; C3D8 and C3D10 sh
 three. Millimetres and MPa. A mesh without bins is written as geometry, without materials.
 """
 
+import re
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -28,7 +29,7 @@ def write_feb(
     """Write an FEBio 4 file: materials, nodes, elements by material, node sets; no step."""
     of_cell, names = _parts(mesh, bins)
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', f'<febio_spec version="{FEB_VERSION}">']
-    lines += [f"<!-- {escape(line).replace('--', '- -')} -->" for line in header]
+    lines += [f"<!-- {re.sub('-(?=-)', '- ', escape(line))} -->" for line in _one_line_each(header)]
     lines.append('<Module type="solid"/>')
     if bins is not None:
         lines.append("<Material>")
@@ -63,7 +64,7 @@ def write_bdf(
 ):
     """Write a Nastran bulk data file: sets in the case control, GRID, CHEXA or CTETRA, PSOLID, MAT1."""
     of_cell, names = _parts(mesh, bins)
-    lines = [f"$ {line}" for line in header]
+    lines = [f"$ {line}" for line in _one_line_each(header)]
     lines.append("CEND")
     for number, (name, nodes) in enumerate(mesh.node_sets.items(), start=1):
         lines += [f"$ node set {number} is {name}", *_nastran_set(number, nodes + 1)]
@@ -94,7 +95,7 @@ def write_cdb(
     """Write an ANSYS archive: SOLID185 or SOLID187, NBLOCK, EBLOCK, materials, node components."""
     of_cell, _ = _parts(mesh, bins)
     count, elements, per_element = len(mesh.points_mm), len(mesh.cells), mesh.cells.shape[1]
-    lines = [f"! {line}" for line in header]
+    lines = [f"! {line}" for line in _one_line_each(header)]
     lines += ["/PREP7", f"ET,1,{ANSYS_TYPES[per_element]}", f"NBLOCK,6,SOLID,{count:9d},{count:9d}"]
     lines.append("(3i9,6e21.13e3)")
     for number, point in enumerate(mesh.points_mm, start=1):
@@ -118,6 +119,11 @@ def write_cdb(
 
 
 WRITERS = {"feb": write_feb, "bdf": write_bdf, "cdb": write_cdb}
+
+
+def _one_line_each(header: list[str]) -> list[str]:
+    """The lines without breaks, which would end a comment: citations of users' laws may have some."""
+    return [" ".join(line.split()) for line in header]
 
 
 def _parts(mesh, bins):

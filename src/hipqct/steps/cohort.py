@@ -18,7 +18,7 @@ from hipqct.io.files import read_json, replace_when_done, write_json
 from hipqct.io.tables import read_table, write_table
 from hipqct.progress import SOLUTION, chain_status, remove_results_after, solution_failure
 from hipqct.sheet import Subject, read_sheet
-from hipqct.steps.solve import read_solution
+from hipqct.steps.solve import has_materials, read_solution
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +50,14 @@ def aggregate_cohort(
             failures.append({"subject": subject.subject, "side": side, "step": step, "reason": reason})
         else:
             hip |= _read_results(results_dir, subject, side)
-            if solving and (reason := solution_failure(results_dir, subject.subject, side)):
+            folder = results_dir / "subjects" / subject.subject / side
+            if not (solving and has_materials(folder)):
+                continue
+            if reason := solution_failure(results_dir, subject.subject, side):
                 failed = {"subject": subject.subject, "side": side, "step": SOLUTION.name, "reason": reason}
                 failures.append(failed)
-            elif solving:
-                hip |= read_solution(results_dir / "subjects" / subject.subject / side)
+            else:
+                hip |= read_solution(folder)
     flag_other_lengths(hips)
     subjects = subject_table(hips)
     tables = {

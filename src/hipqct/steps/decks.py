@@ -41,6 +41,15 @@ def write_model(
     write_vtu(mesh, folder / f"{name}.vtu", _cell_arrays(mesh, bins, facts["uncalibrated"]))
 
 
+def remove_stale(formats: list[str], folder: Path) -> None:
+    """Remove files of formats that are not asked for, and all load cases: they are of an earlier model."""
+    for suffix in WRITERS.keys() - set(formats):
+        for model in folder.glob(f"*.{suffix}"):
+            model.unlink()
+    for deck in (folder / LOAD_CASES).glob("*.inp"):
+        deck.unlink()
+
+
 def write_picture(mesh: HexMesh, frame: FemurFrame | None, facts: dict, path: Path) -> None:
     """Draw the voxel model with its load cases (mesh.png)."""
     from hipqct.mesh_view import PNG_SETTINGS, draw_model
@@ -133,6 +142,10 @@ def _header(facts: dict, name: str) -> list[str]:
     else:
         size = (
             f"edges of about {mesh['size_mm']:g} mm, dihedral angles from {mesh['min_dihedral_deg']:.1f} deg"
+        )
+        beyond = "the bone's go on" if mesh["beyond_mask"] == "extend" else "the scan's"
+        lines.append(
+            f"integrated at {mesh['points_per_edge']} points per edge; values beyond the mask: {beyond}"
         )
     lines.insert(3, size)
     if shared is None:

@@ -19,7 +19,13 @@ from hipqct.material import MaterialBins, bin_modulus
 from hipqct.mesh import HexMesh, Surface, TetMesh
 from hipqct.mesh_options import complete_options
 from hipqct.solid import cut_below, solid_mask
-from hipqct.steps.decks import load_case_facts, write_load_cases, write_model, write_picture
+from hipqct.steps.decks import (
+    load_case_facts,
+    remove_stale,
+    write_load_cases,
+    write_model,
+    write_picture,
+)
 from hipqct.steps.materials import Calibration, add_hex_materials, add_tet_materials
 from hipqct.surface import LevelSet, extract_surface, smooth_level_set
 from hipqct.tetrahedra import build_tetrahedra
@@ -72,6 +78,7 @@ def export_mesh(
     facts["load_cases"] = load_case_facts(cases, frame)
     facts |= _judge(facts, options)
     title = f"{facts['software']} surface, mm, LPS{', UNCALIBRATED' if facts['uncalibrated'] else ''}"
+    remove_stale(options["formats"], folder)
     write_stl(surface, folder / "surface.stl", title)
     write_vtp(surface, folder / "surface.vtp", title)
     for name, (mesh, bins, _) in models.items():
@@ -207,6 +214,7 @@ def _build_tet(mask: Image, ct: Image, level_set: LevelSet, calibration: Calibra
     elements at its edge do not take in the fat and muscle next to it; with ``scan`` they do, as Bonemat's.
     """
     mesh = build_tetrahedra(mask, options["tet_mm"], level_set, options["distal_slab_mm"])
+    mesh.facts.update({key: options[key] for key in ("points_per_edge", "beyond_mask")})
     if options["beyond_mask"] == "extend":
         ct = extend_beyond(ct, mask)
     bins, material = add_tet_materials(mesh, ct, calibration, options["points_per_edge"])

@@ -73,6 +73,12 @@ def solve_mesh(
     write_json(summary, folder / SUMMARY)
 
 
+def has_materials(hip_folder) -> bool:
+    """Whether a hip's models have moduli; without, the record of a failed try is an earlier mesh's."""
+    facts = read_json(Path(hip_folder) / "mesh" / "mesh.json")
+    return not facts["uncalibrated"] or facts["uncalibrated_modulus_mpa"] is not None
+
+
 def read_solution(hip_folder) -> dict:
     """A solved hip's numbers for the cohort's table; none where the solution belongs to an older mesh."""
     path = Path(hip_folder) / "solution" / SUMMARY
