@@ -3,6 +3,7 @@
     python benchmarks/bench_fe.py             everything
     python benchmarks/bench_fe.py --mirror    the mirrored subject only, into the results that are there
     python benchmarks/bench_fe.py --times     times, memory and peers only, likewise
+    python benchmarks/bench_fe.py --masks     spoilt masks only, likewise
 
 Needs CalculiX (ccx). ciclope and py_bonemat_abaqus (GPL, an oracle only) are timed where they are installed:
 ``pip install --no-deps ciclope py_bonemat_abaqus`` and what ciclope imports. The femur is the left one of a
@@ -284,22 +285,19 @@ def make_femur(folder: Path) -> tuple[Image, Image]:
         return Image(arrays["ct"], SPACING_MM), Image(solid_mask(arrays["mask"])[0], SPACING_MM)
 
 
-def main_mirror() -> None:
-    """Solve the mirrored subject and compare it with the results that are there."""
+def main_part(part: str) -> None:
+    """Measure one part again, into the results that are there."""
     result = json.loads(RESULTS.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as temporary:
-        _, mask = make_femur(Path(temporary))
-        table = result["convergence"] | mirror(mask, Path(temporary))
-    write(result | compare_stiffness(table))
-
-
-def main_times() -> None:
-    """Time exports and peers, into the results that are there."""
-    result = json.loads(RESULTS.read_text(encoding="utf-8"))
-    with tempfile.TemporaryDirectory() as temporary:
-        measured = measure_cost(*make_femur(Path(temporary)), Path(temporary))
-    print(measured)
-    write(result | measured | {"machine": describe_machine(1)})
+        folder = Path(temporary)
+        ct, mask = make_femur(folder)
+        if part == "--mirror":
+            result |= compare_stiffness(result["convergence"] | mirror(mask, folder))
+        elif part == "--times":
+            result |= measure_cost(ct, mask, folder) | {"machine": describe_machine(1)}
+        else:
+            result |= perturb()
+    write(result)
 
 
 def measure_cost(ct: Image, mask: Image, folder: Path) -> dict:
@@ -349,9 +347,7 @@ if __name__ == "__main__":
         paths = (place / "mask.nii.gz", place / "ct.nii.gz", place / "mesh")
         export_mesh(*paths, "left", {}, SLOPE, INTERCEPT)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
-    elif sys.argv[1:] == ["--mirror"]:
-        main_mirror()
-    elif sys.argv[1:] == ["--times"]:
-        main_times()
+    elif sys.argv[1:] in (["--mirror"], ["--times"], ["--masks"]):
+        main_part(sys.argv[1])
     else:
         main()

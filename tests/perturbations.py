@@ -189,6 +189,18 @@ def _stub(mask: Image) -> Image:
     return _with(mask, array)
 
 
+def _thorn(mask: Image, pixels: int, half: int) -> Image:
+    """A rod (x) of this length and half its width on the trochanter, where a fall's plate touches."""
+    from hipqct.anatomy import find_frame
+
+    frame, array = find_frame(mask, "left"), mask.array.copy()
+    inside = np.argwhere(array)
+    outward = np.cos(np.radians(15)) * frame.lateral + np.sin(np.radians(15)) * frame.posterior
+    x, y, z = inside[(mask.to_world(inside) @ outward).argmax()]
+    array[x - 2 : x + pixels + 1, y - half : y + half + 1, z - half // 2 : z + half // 2 + 1] = True
+    return _with(mask, array)
+
+
 def _only(mask: Image, *voxels) -> Image:
     array = np.zeros(mask.shape, bool)
     for voxel in voxels:
@@ -199,7 +211,7 @@ def _only(mask: Image, *voxels) -> Image:
 ROUGH = frozenset({"several_components", "filled_cavities", "surface_handles", "empty_slices"})
 ANATOMY = frozenset(
     {"no_anatomical_frame", "head_radius_mm", "head_misfit_mm", "head_coverage", "head_leak_percent"}
-    | {"neck_share", "neck_shaft_angle_deg", "below_head_mm", "distal_slab_share"}
+    | {"neck_share", "neck_shaft_angle_deg", "below_head_mm", "distal_slab_share", "contact_radius_mm"}
 )
 
 
@@ -270,6 +282,15 @@ PERTURBATIONS = [
         for angles in ((10, 0, 0), (0, -12, 5), (5, 8, 20))
     ],
     Perturbation("a stub at the lower end", _stub, _must("distal_slab_share"), allowed=ANATOMY | ROUGH),
+    *[
+        Perturbation(
+            f"a thorn of {n} pixels",
+            lambda m, n=n, h=h: _thorn(m, n, h),
+            _must("contact_radius_mm"),
+            allowed=frozenset({"tet_not_manifold"}),
+        )
+        for n, h in ((3, 1), (8, 2))
+    ],
     Perturbation("the head alone", lambda m: _part(m, 0.6, 1.0), _must("below_head_mm"), allowed=ANATOMY),
     Perturbation(
         "the shaft alone", lambda m: _part(m, 0.0, 0.3), _must("below_head_mm"), allowed=ANATOMY | ROUGH

@@ -7,7 +7,15 @@ from perturbations import femur
 from hipqct.anatomy import find_frame
 from hipqct.errors import MeshError
 from hipqct.hexahedra import build_hexahedra
-from hipqct.loads import DISTAL_SLAB, LoadCase, add_load_sets, hinge_axis, push_direction
+from hipqct.image import Image
+from hipqct.loads import (
+    DISTAL_SLAB,
+    LoadCase,
+    add_load_sets,
+    contact_radii_mm,
+    hinge_axis,
+    push_direction,
+)
 from hipqct.surface import extract_surface
 from hipqct.tetrahedra import build_tetrahedra
 
@@ -61,6 +69,20 @@ def test_sets_lie_where_they_should_and_apart(frame, surface, build):
     assert (plate_mm @ push >= farthest_mm - 6.0).all()
     assert (plate_mm @ push).min() > (cap_mm @ push).max()
     assert "TROCHANTER_STANCE" not in sets
+
+
+@pytest.mark.parametrize("depth_mm", [3.0, 6.0])
+def test_the_bone_on_the_plate_is_as_blunt_as_a_ball_of_its_radius(frame, depth_mm):
+    """A sphere in the trochanter's place gives its own radius, however deep the plate; no plate, nothing."""
+    radius_mm, spacing_mm = 20.0, np.array([0.8, 0.8, 1.0])
+    points_mm = (np.indices((70, 70, 60)).reshape(3, -1).T - [35, 35, 30]) * spacing_mm
+    ball = (np.linalg.norm(points_mm, axis=1) < radius_mm).reshape(70, 70, 60)
+    place_mm = frame.neck_center_mm + 45 * frame.lateral
+    image = Image(ball, tuple(spacing_mm), tuple(place_mm - [35, 35, 30] * spacing_mm))
+    cases = [STANCE, case(depth_mm=depth_mm)]
+    assert contact_radii_mm(cases, frame, extract_surface(image)) == {
+        "fall": pytest.approx(radius_mm, abs=1.5)
+    }
 
 
 def test_a_head_that_is_not_there_is_told(frame, surface):

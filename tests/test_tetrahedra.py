@@ -10,13 +10,14 @@ from hipqct.image import Image
 from hipqct.mesh import (
     TET_EDGES,
     Surface,
+    boundary_faces,
     dihedral_angles_deg,
     euler_number,
     is_closed,
     row_keys,
     tet_volumes_mm3,
 )
-from hipqct.tetrahedra import boundary_faces, build_tetrahedra
+from hipqct.tetrahedra import build_tetrahedra
 
 
 def ball(radius_mm=18.0, spacing_mm=(0.8, 0.8, 3.0)) -> Image:

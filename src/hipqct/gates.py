@@ -11,6 +11,7 @@ from hipqct.mesh import (
     HexMesh,
     Surface,
     TetMesh,
+    boundary_faces,
     corner_jacobians_mm3,
     dihedral_angles_deg,
     enclosed_volume_mm3,
@@ -20,7 +21,6 @@ from hipqct.mesh import (
     tet_volumes_mm3,
 )
 from hipqct.solid import solid_mask
-from hipqct.tetrahedra import boundary_faces
 
 # What every check must lie between; None is no bound. The configuration explains each.
 LIMITS = {
@@ -43,6 +43,7 @@ LIMITS = {
     "distal_cut_missing_mm": (None, 3),
     "shaft_length_mm": (SHORTEST_SHAFT_MM, None),
     "distal_slab_share": (0.6, 1.5),
+    "contact_radius_mm": (14, None),
     "surface_volume_error_percent": (-0.1, 0.1),
     "hex_volume_error_percent": (-3, 3),
     "tet_volume_error_percent": (-0.5, 0.5),
@@ -212,6 +213,8 @@ def _mesh_values(facts: dict) -> dict:
         "tet_not_manifold": int(not tets["boundary_closed"]),
         "hex_min_jacobian_mm3": hexes["min_jacobian_mm3"],
     }
+    if radii_mm := facts["contact_radii_mm"].values():
+        values["contact_radius_mm"] = min(radii_mm)
     for name, mesh in (("hex", hexes), ("tet", tets)):
         values[f"{name}_volume_error_percent"] = mesh["volume_error_percent"]
         values[f"{name}_empty_sets"] = sum(count == 0 for count in mesh["node_sets"].values())

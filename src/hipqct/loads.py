@@ -93,7 +93,7 @@ def add_load_sets(
         apex_mm = frame.head_radius_mm - frame.head_center_mm @ push
         sets = {case.head_set: (free[capped], -push, apex_mm)}
         if case.trochanter_set:
-            plate_mm = (surface.points_mm @ push)[_is_lateral(surface.points_mm, frame)].max(initial=-np.inf)
+            plate_mm = _plate_height_mm(push, frame, surface.points_mm)
             embedded = points_mm @ push >= plate_mm - case.contact_depth_mm
             nodes = free[embedded & _is_lateral(points_mm, frame) & ~capped]
             sets[case.trochanter_set] = nodes, push, plate_mm
@@ -106,6 +106,31 @@ def add_load_sets(
             mesh.node_sets[name] = nodes
             deepest_mm = (mesh.points_mm[nodes] @ outward).min()
             mesh.facts.setdefault("set_depths_mm", {})[name] = float(outermost_mm - deepest_mm)
+
+
+def contact_radii_mm(cases: list[LoadCase], frame: FemurFrame, surface: Surface) -> dict[str, float]:
+    """How blunt the bone is that rests on a plate, for every case with one, by its name.
+
+    It is the radius of a sphere from which a plate so deep cuts off as large a section. A trochanter has that
+    of a head or more; a thorn of the mask, which would hold the bone alone and let it rock, has a few mm.
+    """
+    corners_mm = surface.points_mm[surface.triangles]
+    areas_mm2 = np.cross(corners_mm[:, 1] - corners_mm[:, 0], corners_mm[:, 2] - corners_mm[:, 0]) / 2
+    middles_mm = corners_mm.mean(axis=1)
+    lateral, radii_mm = _is_lateral(middles_mm, frame), {}
+    for case in cases:
+        if depth_mm := case.contact_depth_mm:
+            push = push_direction(case, frame)
+            plate_mm = _plate_height_mm(push, frame, surface.points_mm)
+            embedded = lateral & (middles_mm @ push >= plate_mm - depth_mm)
+            section_mm2 = np.maximum(areas_mm2[embedded] @ push, 0).sum()
+            radii_mm[case.name] = float(section_mm2 / (2 * np.pi * depth_mm) + depth_mm / 2)
+    return radii_mm
+
+
+def _plate_height_mm(push: np.ndarray, frame: FemurFrame, points_mm: np.ndarray) -> float:
+    """How far the lateral bone reaches along the push, from the world's origin."""
+    return float((points_mm @ push)[_is_lateral(points_mm, frame)].max(initial=-np.inf))
 
 
 def overlapping_nodes(mesh: HexMesh | TetMesh) -> int:

@@ -110,6 +110,14 @@ def row_keys(rows: np.ndarray, points: int) -> np.ndarray:
     return keys
 
 
+def boundary_faces(tets: np.ndarray) -> np.ndarray:
+    """Faces that belong to one tetrahedron (corners first) alone, outward, shape ``(n, 3)``."""
+    faces = tets[:, [[1, 2, 3], [0, 3, 2], [0, 1, 3], [0, 2, 1]]].reshape(-1, 3)
+    keys = row_keys(np.sort(faces, axis=1), int(tets.max()) + 1)
+    _, first, count = np.unique(keys, return_index=True, return_counts=True)
+    return faces[first[count == 1]]
+
+
 def euler_number(surface: Surface) -> int:
     """Vertices - edges + triangles: 2 for one ball-like body, 2 less for every handle."""
     edges = np.sort(surface.triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)

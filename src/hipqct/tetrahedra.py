@@ -16,6 +16,7 @@ from hipqct.mesh import (
     TET_EDGES,
     Surface,
     TetMesh,
+    boundary_faces,
     row_keys,
     surface_area_mm2,
     tet_volumes_mm3,
@@ -183,11 +184,7 @@ def _cut_tets(points_mm, tets, height, cut_of):
     order = np.argsort(-sign, axis=1, kind="stable")
     tets, sign = np.take_along_axis(tets, order, 1), np.take_along_axis(sign, order, 1)
     odd = np.array([ODD[tuple(row)] for row in order.tolist()])
-    for a, b in (
-        (2, 3),
-        (0, 1),
-        (1, 2),
-    ):  # swap points of one sign: no mirror image
+    for a, b in ((2, 3), (0, 1), (1, 2)):  # swap points of one sign: no mirror image
         swap = odd & (sign[:, a] == sign[:, b])
         tets[np.ix_(swap, [a, b])] = tets[np.ix_(swap, [b, a])]
         odd &= ~swap
@@ -270,14 +267,6 @@ def _outward(points_mm, tets):
 def _compact(points_mm, tets):
     used, compact = np.unique(tets, return_inverse=True)
     return points_mm[used], compact.reshape(tets.shape)
-
-
-def boundary_faces(tets):
-    """Faces that belong to one tetrahedron alone, shape ``(n, 3)``."""
-    faces = tets[:, [[1, 2, 3], [0, 3, 2], [0, 1, 3], [0, 2, 1]]].reshape(-1, 3)
-    keys = row_keys(np.sort(faces, axis=1), int(tets.max()) + 1)
-    _, first, count = np.unique(keys, return_index=True, return_counts=True)
-    return faces[first[count == 1]]
 
 
 def _finish(points_mm, tets, mask, size_mm, slab_mm):

@@ -13,7 +13,7 @@ from hipqct.image import Image
 from hipqct.io.files import write_json
 from hipqct.io.images import read_image
 from hipqct.io.meshes import write_stl, write_vtp
-from hipqct.loads import LoadCase, add_load_sets
+from hipqct.loads import LoadCase, add_load_sets, contact_radii_mm
 from hipqct.mapping import extend_beyond
 from hipqct.material import MaterialBins, bin_modulus
 from hipqct.mesh import HexMesh, Surface, TetMesh
@@ -71,6 +71,7 @@ def export_mesh(
         "tet": _build_tet(mask, ct, level_set, calibration, options),
     }
     cases = [LoadCase(name, **case) for name, case in options["load_cases"].items()]
+    facts["contact_radii_mm"] = contact_radii_mm(cases, frame, surface) if frame else {}
     cases = cases if frame and models["hex"][1] else []
     for mesh, _, _ in models.values():
         add_load_sets(mesh, frame, cases, surface)
