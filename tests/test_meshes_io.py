@@ -1,20 +1,21 @@
 """Mesh files, read back by readers that are not ours."""
 
-import base64
-from xml.etree import ElementTree
-
 import meshio
 import numpy as np
 import pytest
 import trimesh
 from decks import read_deck
 from test_hexahedra import femur_like
+from vtkmodules.util.numpy_support import vtk_to_numpy
+from vtkmodules.vtkFiltersVerdict import vtkCellSizeFilter
+from vtkmodules.vtkIOXML import vtkXMLPolyDataReader, vtkXMLUnstructuredGridReader
 
 from hipqct.hexahedra import build_hexahedra
 from hipqct.io.meshes import write_inp, write_stl, write_vtp, write_vtu
 from hipqct.material import bin_modulus
-from hipqct.mesh import enclosed_volume_mm3
+from hipqct.mesh import enclosed_volume_mm3, hex_volumes_mm3, tet_volumes_mm3
 from hipqct.surface import extract_surface
+from hipqct.tetrahedra import build_tetrahedra
 
 
 @pytest.fixture(scope="module")
@@ -44,37 +45,53 @@ def test_a_stl_keeps_the_surface(tmp_path, mask):
     assert not (tmp_path / "s.stl").read_bytes().startswith(b"solid")
 
 
+def read_by_vtk(reader, path):
+    reader.SetFileName(str(path))
+    reader.Update()
+    grid = reader.GetOutput()
+    assert {"units_mm_N_MPa", "frame_LPS"} <= {
+        grid.GetFieldData().GetArrayName(i) for i in range(grid.GetFieldData().GetNumberOfArrays())
+    }
+    return grid
+
+
+def arrays_of(data) -> dict[str, np.ndarray]:
+    """Arrays of a VTK grid's points or cells by name."""
+    return {data.GetArrayName(i): vtk_to_numpy(data.GetArray(i)) for i in range(data.GetNumberOfArrays())}
+
+
 def test_a_vtp_keeps_the_surface_to_the_last_bit(tmp_path, mask):
-    """Read by the format's definition; VTK 9.7.2 itself reads the same (tried by hand)."""
     surface = extract_surface(mask)
     write_vtp(surface, tmp_path / "s.vtp", "a title")
-    root = ElementTree.parse(tmp_path / "s.vtp").getroot()
-    assert root.attrib["type"] == "PolyData" and root.attrib["header_type"] == "UInt64"
-    piece = root.find("PolyData/Piece")
-    assert int(piece.attrib["NumberOfPolys"]) == len(surface.triangles)
-    arrays = {}
-    for array in piece.iter("DataArray"):
-        data = base64.b64decode(array.text)
-        assert int.from_bytes(data[:8], "little") == len(data) - 8
-        arrays[array.attrib["Name"]] = np.frombuffer(
-            data[8:], {"Float64": "<f8", "Int64": "<i8"}[array.attrib["type"]]
-        )
-    assert np.array_equal(arrays["Points"].reshape(-1, 3), surface.points_mm)
-    assert np.array_equal(arrays["connectivity"].reshape(-1, 3), surface.triangles)
-    assert np.array_equal(arrays["offsets"], 3 * np.arange(1, len(surface.triangles) + 1))
+    grid = read_by_vtk(vtkXMLPolyDataReader(), tmp_path / "s.vtp")
+    assert np.array_equal(vtk_to_numpy(grid.GetPoints().GetData()), surface.points_mm)
+    triangles = vtk_to_numpy(grid.GetPolys().GetConnectivityArray()).reshape(-1, 3)
+    assert np.array_equal(triangles, surface.triangles)
 
 
-def test_a_vtu_keeps_cells_fields_and_sets(tmp_path, mesh, bins):
-    arrays = mesh.cell_data | {"youngs_modulus_mpa": bins.modulus_mpa[bins.bin_of_cell]}
+@pytest.mark.parametrize(("kind", "vtk_type"), [("hex", 12), ("tet", 24)])
+def test_a_vtu_keeps_cells_fields_and_sets(tmp_path, mask, mesh, kind, vtk_type):
+    mesh = mesh if kind == "hex" else build_tetrahedra(mask, 6.0)
+    arrays = mesh.cell_data | {"youngs_modulus_mpa": np.linspace(10.0, 17_000.0, len(mesh.cells))}
     write_vtu(mesh, tmp_path / "h.vtu", arrays)
-    back = meshio.read(tmp_path / "h.vtu")
-    assert np.array_equal(back.points, mesh.points_mm)
-    assert np.array_equal(back.cells_dict["hexahedron"], mesh.cells)
-    assert set(back.cell_data) == {"bone_fraction", "hu", "youngs_modulus_mpa"}
-    for name, values in arrays.items():
-        assert np.array_equal(back.cell_data[name][0], values)
-    for name, nodes in mesh.node_sets.items():
-        assert np.array_equal(np.flatnonzero(back.point_data[name]), nodes)
+    grid = read_by_vtk(vtkXMLUnstructuredGridReader(), tmp_path / "h.vtu")
+    assert np.array_equal(vtk_to_numpy(grid.GetPoints().GetData()), mesh.points_mm)
+    assert {grid.GetCellType(i) for i in range(grid.GetNumberOfCells())} == {vtk_type}
+    cells = vtk_to_numpy(grid.GetCells().GetConnectivityArray()).reshape(mesh.cells.shape)
+    assert np.array_equal(cells, mesh.cells)
+    found = arrays_of(grid.GetCellData())
+    assert set(found) == set(arrays)
+    assert all(np.array_equal(found[name], values) for name, values in arrays.items())
+    sets = arrays_of(grid.GetPointData())
+    assert set(sets) == set(mesh.node_sets)
+    assert all(np.array_equal(np.flatnonzero(sets[name]), nodes) for name, nodes in mesh.node_sets.items())
+    # VTK's own volume of every cell, from its shape functions' order of nodes.
+    sizes = vtkCellSizeFilter()
+    sizes.SetInputData(grid)
+    sizes.Update()
+    volumes_mm3 = arrays_of(sizes.GetOutput().GetCellData())["Volume"]
+    measure = hex_volumes_mm3 if kind == "hex" else tet_volumes_mm3
+    assert np.allclose(volumes_mm3, measure(mesh.points_mm, mesh.cells), rtol=1e-6)
 
 
 def test_a_deck_keeps_nodes_elements_sets_and_materials(tmp_path, mesh, bins):
@@ -96,6 +113,9 @@ def test_a_deck_keeps_nodes_elements_sets_and_materials(tmp_path, mesh, bins):
         [modulus_mpa[i + 1] for i in range(len(mesh.cells))], bins.modulus_mpa[bins.bin_of_cell]
     )
     assert {ratio for _, ratio in deck["material"].values()} == {0.3}
+    back = meshio.read(tmp_path / "h.inp")
+    assert np.array_equal(back.cells_dict["hexahedron"], mesh.cells)
+    assert all(np.array_equal(back.point_sets[name], nodes) for name, nodes in mesh.node_sets.items())
 
 
 def test_a_deck_without_bins_is_geometry_only(tmp_path, mesh):

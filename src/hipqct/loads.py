@@ -111,8 +111,8 @@ def add_load_sets(
 def contact_radii_mm(cases: list[LoadCase], frame: FemurFrame, surface: Surface) -> dict[str, float]:
     """How blunt the bone is that rests on a plate, for every case with one, by its name.
 
-    It is the radius of a sphere from which a plate so deep cuts off as large a section. A trochanter has about
-    that of a head; a thorn of the mask, which would hold the bone alone and let it rock, has a few mm.
+    It is the radius of a sphere from which a plate so deep cuts off as large a section. A trochanter has
+    about that of a head; a thorn of the mask, which would hold the bone alone and let it rock, has a few mm.
     """
     corners_mm = surface.points_mm[surface.triangles]
     areas_mm2 = np.cross(corners_mm[:, 1] - corners_mm[:, 0], corners_mm[:, 2] - corners_mm[:, 0]) / 2
