@@ -12,7 +12,6 @@ held-out phantom, 0.8 x 0.8 x 3 mm. One core; times are the quickest of three.
 
 import importlib.util
 import itertools
-import json
 import os
 import resource
 import subprocess
@@ -26,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import meshio
 import numpy as np
-from bench_inference import describe_machine
+from bench_inference import describe_machine, write_results
 from decks import solve
 from perturbations import COARSE, OPTIONS, PERTURBATIONS, femur
 from test_ccx import STRAIN, WIDTH_MM, bar, pull, tet_bar
@@ -36,6 +35,7 @@ from hipqct.errors import MeshError
 from hipqct.hexahedra import SHAPES, build_hexahedra
 from hipqct.image import Image
 from hipqct.io.calculix import run_solver, write_load_case
+from hipqct.io.files import read_json
 from hipqct.io.images import write_image
 from hipqct.io.meshes import write_inp, write_stl, write_vtu
 from hipqct.loads import LoadCase, add_load_sets, hinge_axis, push_direction
@@ -270,7 +270,7 @@ def perturb() -> dict:
                     word in str(error) for word in perturbation.refused.split("|")
                 )
             else:
-                facts = json.loads((folder / "mesh/mesh.json").read_text())
+                facts = read_json(folder / "mesh/mesh.json")
                 right = not perturbation.refused and perturbation.is_right(set(facts["flags"]))
         if not right:
             wrong.append(perturbation.name)
@@ -287,17 +287,17 @@ def make_femur(folder: Path) -> tuple[Image, Image]:
 
 def main_part(part: str) -> None:
     """Measure one part again, into the results that are there."""
-    result = json.loads(RESULTS.read_text(encoding="utf-8"))
+    result = read_json(RESULTS)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        ct, mask = make_femur(folder)
         if part == "--mirror":
+            _, mask = make_femur(folder)
             result |= compare_stiffness(result["convergence"] | mirror(mask, folder))
         elif part == "--times":
-            result |= measure_cost(ct, mask, folder) | {"machine": describe_machine(1)}
+            result |= measure_cost(*make_femur(folder), folder) | {"machine": describe_machine(1)}
         else:
             result |= perturb()
-    write(result)
+    write_results(result, RESULTS)
 
 
 def measure_cost(ct: Image, mask: Image, folder: Path) -> dict:
@@ -308,12 +308,6 @@ def measure_cost(ct: Image, mask: Image, folder: Path) -> dict:
         | compare_ciclope(mask, ct, folder)
         | {"peak_rss_gb": peak_of_export(mask, ct, folder)}
     )
-
-
-def write(result: dict) -> None:
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"written to {RESULTS}")
 
 
 def main() -> None:
@@ -338,7 +332,7 @@ def main() -> None:
         "data": "synthetic",
         "machine": describe_machine(1),
     }
-    write(result)
+    write_results(result, RESULTS)
 
 
 if __name__ == "__main__":

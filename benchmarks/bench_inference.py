@@ -26,6 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hipqct.io.files import read_json, write_json
+
 PROJECT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "inference.json"
 EXACT = "1,uniform,as-is"  # the paper's scheme: step, blend, ends
@@ -366,6 +368,11 @@ def describe_machine(threads: int) -> str:
     return f"{names[0] if names else platform.processor()}, {threads} threads of {os.cpu_count()}"
 
 
+def write_results(result: dict, path: Path) -> None:
+    write_json(result, path)
+    print(f"written to {path}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--phantoms", type=int, default=37, help="phantoms to compare schemes on")
@@ -390,7 +397,7 @@ def main() -> None:
         result |= time_ways(options, default, cases[0][1], folder)
         print(json.dumps(result, indent=2), flush=True)
         if options.times:
-            write(json.loads(RESULTS.read_text(encoding="utf-8")) | result)
+            write_results(read_json(RESULTS) | result, RESULTS)
             return
         cases += real_cases(options.study, folder) if options.study else []
         rows = compare_schemes(options.model, options.threads, compared, cases)
@@ -403,13 +410,7 @@ def main() -> None:
         "cases": {kind: len(list(names)) for kind, names in own.groupby("kind")["case"]},
     }
     print(json.dumps(result, indent=2))
-    write(result)
-
-
-def write(result: dict) -> None:
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"written to {RESULTS}")
+    write_results(result, RESULTS)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from bench_inference import describe_machine
 from hipqct.cohort import COHORTS, TEXT_COLUMNS, accuracy_table
 from hipqct.folds import TEST
 from hipqct.io.dataset import Hip, write_dataset
-from hipqct.io.files import read_json
+from hipqct.io.files import read_json, write_json
 from hipqct.io.models import read_model
 from hipqct.io.tables import read_table
 from hipqct.phantom.parameters import TEST_SEEDS, sample_parameters
@@ -112,8 +112,7 @@ def main() -> None:
     }
     training = plan["training"]
     result |= {key: training[key] for key in ("hardware", "hours") if key in training}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(result, RESULTS)
     print(json.dumps(result, indent=2))
 
 

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from bench_inference import describe_machine
+from bench_inference import describe_machine, write_results
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 WARM_UP, BATCH, ALPHA, LEARNING_RATE = 2, 2, 1e-6, 1e-4
@@ -150,9 +150,7 @@ def main() -> None:
         "data": "synthetic",
         "machine": describe_machine(options.threads),
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"written to {RESULTS}")
+    write_results(result, RESULTS)
 
 
 if __name__ == "__main__":

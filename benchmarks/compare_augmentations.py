@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from bench_inference import describe_machine
 
+from hipqct.io.files import write_json
+
 PROJECT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "augmentation.json"
 # Probabilities of the shipped model's last stages; ranges are `hipqct.augment.Ranges`'.
@@ -163,8 +165,7 @@ def _write(measured: dict, options) -> None:
         "held_out_phantoms": options.held_out,
         "machine": describe_machine(options.threads),
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(result, RESULTS)
 
 
 if __name__ == "__main__":

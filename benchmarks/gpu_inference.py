@@ -21,6 +21,8 @@ from pathlib import Path
 import numpy as np
 from bench_inference import EXACT, RESULTS, TIMED_SLICES, stack_to
 
+from hipqct.io.files import read_json, write_json
+
 PROJECT = Path(__file__).parents[1]
 REPEATS = 5  # the median counts: nothing else runs on the card
 # Dense peaks of the vendor's data sheets, TFLOP/s: float32 outside the tensor cores, and TensorFloat-32.
@@ -159,13 +161,13 @@ def measure(options) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(options.out / f"{engine.name}.npz", ct=ct, probability=probability)
     name = options.out / f"{engine.name}.json"
-    name.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(result, name)
     result["cohort"] = {"hips": len(crops), "slices_mean": float(np.mean([c.shape[2] for c in crops]))}
     for key, scheme in (("step1", EXACT), ("default", default)):
         if key == "step1" or engine.name != "jax":
             hip_s = time_cohort(crops, options.model, scheme)
             result["cohort"] |= {f"{key}_s_per_hip": hip_s, f"{key}_hips_per_hour": 3600 / hip_s}
-    name.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(result, name)
     print(json.dumps(result, indent=2))
 
 
@@ -181,7 +183,7 @@ def merge(folder: Path, model: str) -> None:
     engine = openvino_engine(plan["network"], weights, 2)
     found = {}
     for path in sorted(folder.glob("*.json")):
-        figures = json.loads(path.read_text())
+        figures = read_json(path)
         with np.load(path.with_suffix(".npz")) as arrays:
             ours, ct = arrays["probability"], arrays["ct"]
         reference = predict_by(engine, plan, ct, EXACT)
@@ -189,9 +191,7 @@ def merge(folder: Path, model: str) -> None:
         figures["max_abs_difference_to_openvino"] = float(np.abs(ours - reference).max())
         figures["mask_dice_to_openvino"] = float(dice(*masks))
         found[figures.pop("backend")] = figures
-    result = json.loads(RESULTS.read_text())
-    result["gpu"] = found
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(read_json(RESULTS) | {"gpu": found}, RESULTS)
     print(json.dumps(found, indent=2))
 
 
