@@ -107,7 +107,9 @@ def test_nastran_reads_the_bulk_data(model, tmp_path, read_bdf, moduli_mpa):
     found = [(back.materials[number].e, back.materials[number].nu) for number in (1, 2)]
     assert np.allclose(found, [(modulus_mpa, 0.31) for modulus_mpa in moduli_mpa], rtol=1e-8)
     sets = back.case_control_deck.subcases[0].params
-    for number, name in re.findall(r"\$ node set (\d+) is (\w+)", text):
+    numbers = re.findall(r"\$ node set (\d+) is (\w+)", text)
+    assert [name for _, name in numbers] == list(mesh.node_sets)
+    for number, name in numbers:
         assert (expand_set(sets[f"SET {number}"][0]) == mesh.node_sets[name] + 1).all()
     assert (meshio.read(path).cells[0].data == mesh.cells).all()
 
