@@ -49,9 +49,10 @@ def aggregate_cohort(
         if hip["status"] == "failed":
             failures.append({"subject": subject.subject, "side": side, "step": step, "reason": reason})
         else:
-            hip |= _read_results(results_dir, subject, side)
             folder = results_dir / "subjects" / subject.subject / side
-            if not (solving and has_materials(folder)):
+            mesh = read_json(folder / "mesh" / "mesh.json")
+            hip |= _read_results(folder, mesh, with_reference=side in subject.reference)
+            if not (solving and has_materials(mesh)):
                 continue
             if reason := solution_failure(results_dir, subject.subject, side):
                 failed = {"subject": subject.subject, "side": side, "step": SOLUTION.name, "reason": reason}
@@ -89,13 +90,11 @@ def _describe(subject: Subject, side: str) -> dict:
     }
 
 
-def _read_results(results_dir: Path, subject: Subject, side: str) -> dict:
-    """The measures of a hip that is done, with the flags of all its steps."""
-    folder = results_dir / "subjects" / subject.subject / side
-    parts = [read_json(folder / "volume.json")]
-    if side in subject.reference:
+def _read_results(folder: Path, mesh: dict, with_reference: bool) -> dict:
+    """The measures of a hip that is done, with the flags of all its steps; ``mesh``: its mesh.json."""
+    parts, flags = [read_json(folder / "volume.json")], []
+    if with_reference:
         parts.append(read_json(folder / "evaluation.json"))
-    mesh, flags = read_json(folder / "mesh" / "mesh.json"), []
     for part in (*parts, mesh):
         flags += part.get("flags", [])
     return {key: value for part in parts for key, value in part.items()} | {

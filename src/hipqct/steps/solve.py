@@ -73,9 +73,8 @@ def solve_mesh(
     write_json(summary, folder / SUMMARY)
 
 
-def has_materials(hip_folder) -> bool:
-    """Whether a hip's models have moduli; without, the record of a failed try is an earlier mesh's."""
-    facts = read_json(Path(hip_folder) / "mesh" / "mesh.json")
+def has_materials(facts: dict) -> bool:
+    """Whether models have moduli, by their mesh.json; else the record of a failed try is an older one's."""
     return not facts["uncalibrated"] or facts["uncalibrated_modulus_mpa"] is not None
 
 
