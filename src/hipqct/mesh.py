@@ -86,11 +86,10 @@ def enclosed_volume_mm3(surface: Surface) -> float:
 
 def is_closed(surface: Surface) -> bool:
     """Whether every edge lies in exactly two triangles that run through it in opposite directions."""
-    triangles = surface.triangles.astype(np.int64)
-    starts, ends = triangles.ravel(), np.roll(triangles, -1, axis=1).ravel()
+    starts, ends = surface.triangles.ravel(), np.roll(surface.triangles, -1, axis=1).ravel()
     n = len(surface.points_mm)
-    forward = np.sort(starts * n + ends)
-    backward = np.sort(ends * n + starts)
+    forward = np.sort(row_keys(np.stack([starts, ends], axis=1), n))
+    backward = np.sort(row_keys(np.stack([ends, starts], axis=1), n))
     return bool((np.diff(forward) > 0).all() and (forward == backward).all())
 
 
@@ -110,12 +109,17 @@ def row_keys(rows: np.ndarray, points: int) -> np.ndarray:
     return keys
 
 
+def unshared_faces(faces: np.ndarray) -> np.ndarray:
+    """Places of the faces, shape ``(n, k)`` of point numbers, whose points are no other face's."""
+    keys = row_keys(np.sort(faces, axis=1), int(faces.max()) + 1)
+    _, first, count = np.unique(keys, return_index=True, return_counts=True)
+    return first[count == 1]
+
+
 def boundary_faces(tets: np.ndarray) -> np.ndarray:
     """Faces that belong to one tetrahedron (corners first) alone, outward, shape ``(n, 3)``."""
     faces = tets[:, [[1, 2, 3], [0, 3, 2], [0, 1, 3], [0, 2, 1]]].reshape(-1, 3)
-    keys = row_keys(np.sort(faces, axis=1), int(tets.max()) + 1)
-    _, first, count = np.unique(keys, return_index=True, return_counts=True)
-    return faces[first[count == 1]]
+    return faces[unshared_faces(faces)]
 
 
 def euler_number(surface: Surface) -> int:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from hipqct.anatomy import FemurFrame
-from hipqct.mesh import HexMesh
+from hipqct.mesh import HexMesh, unshared_faces
 
 # Faces of a C3D8 by its corners, seen from outside counter-clockwise.
 HEX_FACES = np.array([(0, 3, 2, 1), (4, 5, 6, 7), (0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7)])
@@ -89,8 +89,7 @@ def _draw(ax, mesh, cells, view, colours, ambient=AMBIENT):
     """Boundary faces of some cells that face the viewer, far ones first."""
     faces = mesh.cells[cells][:, HEX_FACES].reshape(-1, 4)
     owner = np.repeat(cells, len(HEX_FACES))
-    _, first, count = np.unique(np.sort(faces, axis=1), axis=0, return_index=True, return_counts=True)
-    outer = first[count == 1]
+    outer = unshared_faces(faces)
     corners = mesh.points_mm[faces[outer]] @ view.T
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 3] - corners[:, 0])
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
