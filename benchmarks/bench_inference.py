@@ -110,24 +110,18 @@ def _torch_vnet(network, weights):
     import torch
     from torch.nn import functional
 
-    from hipqct.network import NORM_EPSILON
+    from hipqct.network import fold_norms
 
-    tensors = {name: torch.from_numpy(np.asarray(array, np.float32)) for name, array in weights.items()}
+    network, weights = fold_norms(network, weights)
+    tensors = {name: torch.from_numpy(weight) for name, weight in weights.items()}
     kernels = {n: t.permute(4, 3, 0, 1, 2).contiguous() for n, t in tensors.items() if n.endswith("/kernel")}
 
-    def activate(x, norm):
-        if network["batch_norm"]:
-            gamma, beta, mean, variance = (
-                tensors[f"{norm}/{v}"] for v in ("gamma", "beta", "moving_mean", "moving_variance")
-            )
-            x = functional.batch_norm(x, mean, variance, gamma, beta, eps=NORM_EPSILON)
-        return torch.relu(x)
+    def parameters(conv):
+        return kernels[f"{conv}/kernel"], tensors[f"{conv}/bias"]
 
     def convolve(x, repeats, prefix):
         for i in range(repeats):
-            name = f"{prefix}_conv{i}"
-            x = functional.conv3d(x, kernels[f"{name}/kernel"], tensors[f"{name}/bias"], padding=1)
-            x = activate(x, f"{prefix}_norm{i}")
+            x = torch.relu(functional.conv3d(x, *parameters(f"{prefix}_conv{i}"), padding=1))
         return x
 
     def forward(x):
@@ -137,12 +131,11 @@ def _torch_vnet(network, weights):
             skips.append(x)
         levels = reversed(range(len(network["filters"]) - 1))
         for level, repeats in zip(levels, network["decoder_convolutions"], strict=True):
-            name, size = f"up{level}_transpose", skips[level].shape[2:]
-            x = functional.conv_transpose3d(x, kernels[f"{name}/kernel"], tensors[f"{name}/bias"], stride=2)
-            x = activate(x[:, :, : size[0], : size[1], : size[2]], f"up{level}_norm")
+            size = skips[level].shape[2:]
+            x = functional.conv_transpose3d(x, *parameters(f"up{level}_transpose"), stride=2)
+            x = torch.relu(x[:, :, : size[0], : size[1], : size[2]])
             x = convolve(torch.cat([skips[level], x], 1), repeats, f"up{level}")
-        x = functional.conv3d(x, kernels["probability/kernel"], tensors["probability/bias"])
-        return torch.sigmoid(x)
+        return torch.sigmoid(functional.conv3d(x, *parameters("probability")))
 
     return forward
 

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,3 +77,29 @@ def test_outputs_and_steps_are_equal_and_weights_pass_between_backends(tmp_path,
             np.testing.assert_allclose(found[name], reference[name], atol=2e-4, err_msg=name)
         np.testing.assert_allclose(found["of_given"], reference["after"], atol=1e-5)
         assert not np.allclose(reference["after"], reference["before"], atol=1e-3)
+
+
+SIXTEEN_BITS = """
+from dataclasses import replace
+import keras
+from test_train import RECIPE, train
+
+model, rows, _ = train(replace(RECIPE, precision="mixed_bfloat16"))
+assert rows[-1]["validation_dice"] > 0.6
+assert model.get_layer("down1_conv0").compute_dtype == "bfloat16"
+assert model.get_layer("probability").compute_dtype == "float32"
+assert {weight.dtype for weight in model.weights} == {"float32"}
+assert keras.config.dtype_policy().name == "float32"
+"""
+
+
+def test_torch_learns_in_sixteen_bits_and_keeps_weights_in_thirty_two():
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed: pip install torch")
+    environment = os.environ | {"KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "2"}
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    )
+    command = [sys.executable, "-c", SIXTEEN_BITS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

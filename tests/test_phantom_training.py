@@ -1,17 +1,21 @@
 """Training phantoms: harder than a cohort's, from their own seeds, made once."""
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 import pytest
+from test_vnet import random_weights
 
 from hipqct.errors import ModelError
 from hipqct.io.dataset import Dataset
-from hipqct.io.models import read_model
+from hipqct.io.models import read_model, write_model
 from hipqct.io.tables import read_table
+from hipqct.network import COMPACT, fold_norms
 from hipqct.phantom.parameters import CONTACT_MM, TRAIN_SEEDS, VALIDATION_SEEDS, sample_parameters
 from hipqct.steps import phantom_training
 from hipqct.steps.phantom_training import draw_changes, train_on_phantoms
+from hipqct.train import Recipe
 
 
 def test_training_phantoms_are_harder_than_a_cohorts_and_always_valid():
@@ -66,14 +70,62 @@ def test_a_model_is_trained_on_phantoms_of_the_seeds_set_apart(tmp_path):
     assert max(piece.stat().st_size for piece in pieces) <= 1_000_000
 
 
+def test_a_last_stage_goes_on_without_batch_normalisation(tmp_path):
+    folder = tmp_path / "second" / phantom_training.CROPS_FOLDER
+    folder.mkdir(parents=True)
+    for seed in (TRAIN_SEEDS[0], VALIDATION_SEEDS[0]):
+        ct = np.random.default_rng(seed).integers(-100, 900, (16, 16, 8)).astype(np.int16)
+        np.savez(folder / f"{seed}_left.npz", ct=ct, mask=ct > 500)
+        (folder / f"{seed}.done").touch()
+    choices = {"patch": (16, 16, 8), "steps": 1, "batch": 1, "window": (16, 16, 8), "learning_rate": 0.0}
+    choices |= {"final_learning_rate": 0.0}
+    weights = random_weights(COMPACT)
+    write_model(
+        tmp_path / "first", {**Recipe().plan(), "name": "first", "network": COMPACT, "training": {}}, weights
+    )
+    train_on_phantoms(
+        tmp_path / "second", 1, 1, choices=choices, first_model_dir=tmp_path / "first", fold_norm=True
+    )
+    plan, found = read_model(tmp_path / "second")
+    network, folded = fold_norms(COMPACT, weights)
+    assert plan["network"] | {"filters": COMPACT["filters"]} == {
+        name: list(value) if name.endswith("convolutions") else value for name, value in network.items()
+    }
+    for name, weight in folded.items():
+        np.testing.assert_allclose(found[name], weight, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("preset", "first", "message"),
+    [("compact", None, "add --first-model"), ("medium", "first", "'down0_conv0/kernel' has shape")],
+)
+def test_what_a_first_model_cannot_give_is_told_before_phantoms_are_made(
+    tmp_path, monkeypatch, preset, first, message
+):
+    monkeypatch.setattr(phantom_training, "build_crops", None)
+    plan = {**Recipe().plan(), "name": "first", "network": COMPACT, "training": {}}
+    write_model(tmp_path / "first", plan, random_weights(COMPACT))
+    first_model_dir = first and tmp_path / first
+    with pytest.raises(ModelError, match=message):
+        train_on_phantoms(tmp_path / "m", 1, 1, preset, first_model_dir=first_model_dir, fold_norm=True)
+
+
 def test_the_minutes_bound_the_making_of_phantoms_too(tmp_path, monkeypatch):
-    made = []
+    made, stopped = [], Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait=True, *, cancel_futures=False):
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            stopped.set()
+            super().shutdown(wait)
 
     def build(seed, folder, draw):
+        if made:  # the second is being made when time is up
+            stopped.wait(60)
         made.append(seed)
         (folder / f"{seed}.done").touch()
 
-    monkeypatch.setattr(phantom_training, "ProcessPoolExecutor", ThreadPoolExecutor)
+    monkeypatch.setattr(phantom_training, "ProcessPoolExecutor", Pool)
     monkeypatch.setattr(phantom_training, "_build_crops_of", build)
     monkeypatch.setattr(phantom_training, "train_model", None)  # nothing is trained
     with pytest.raises(ModelError, match="of 41 phantoms made and nothing trained: the same command goes on"):

@@ -71,6 +71,7 @@ def test_a_fault_is_told_by_its_key(section, key, value, words):
             {"density_laws": {"HA": ["schileo2008_ash"]}},
             "mesh/density_laws/K2HPO4: no density laws for a calibration in K2HPO4",
         ),
+        ("train", {"precision": "mixed_bfloat16"}, "train/precision: Precision mixed_bfloat16 is not for"),
         ("mesh", {"gates": {"head_radius_mm": [32, 17]}}, "the lower limit 32 is above the upper one, 17"),
     ],
 )

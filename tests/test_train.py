@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hipqct.augment import Ranges
+from hipqct.errors import ModelError
 from hipqct.network import PAPER, PRESETS
 from hipqct.predict import normalise
 from hipqct.train import (
@@ -96,16 +97,11 @@ def test_the_clock_ends_a_training_after_a_whole_epoch():
     assert [row["step"] for row in rows] == list(states) == [10]
 
 
-def test_frozen_norm_keeps_the_statistics():
+def test_a_precision_that_the_backend_did_not_learn_in_is_refused():
     from dataclasses import replace
 
-    from hipqct.vnet import get_weights
-
-    recipe = replace(RECIPE, network=RECIPE.network | {"batch_norm": True}, frozen_norm=True, steps=2)
-    before = get_weights(start_model(recipe))
-    after = get_weights(train(recipe)[0])
-    assert np.array_equal(before["down0_norm0/moving_mean"], after["down0_norm0/moving_mean"])
-    assert not np.array_equal(before["down0_conv0/kernel"], after["down0_conv0/kernel"])
+    with pytest.raises(ModelError, match="mixed_bfloat16 is not for the backend tensorflow"):
+        start_model(replace(RECIPE, precision="mixed_bfloat16"))
 
 
 def test_a_batch_depends_on_seed_and_step_only():

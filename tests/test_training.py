@@ -16,6 +16,7 @@ SHAPE, SPACING_MM = (48, 48, 16), (2.0, 2.0, 5.0)
 SETTINGS = {
     "network": "compact",
     "backend": "tensorflow",
+    "precision": "float32",
     "epochs": 2,
     "batch": 2,
     "patch": [32, 32, 8],

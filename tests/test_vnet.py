@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hipqct.errors import ModelError
-from hipqct.network import COMPACT, PAPER, check_weights, weight_shapes
+from hipqct.network import COMPACT, PAPER, check_weights, fold_norms, weight_shapes
 
 TINY = PAPER | {"filters": (2, 3, 4, 5)}
 
@@ -62,6 +62,26 @@ def test_openvino_and_tensorflow_compute_the_same_on_any_size(config):
         assert a.shape == b.shape == shape
         assert a.std() > 0.01
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_folded_batch_normalisation_computes_the_same(kernel):
+    from hipqct.engine import keras_engine
+
+    config = TINY | {"batch_norm": True, "kernel": kernel}
+    weights = random_weights(config)
+    folded_config, folded = fold_norms(config, weights)
+    assert folded_config == config | {"batch_norm": False}
+    assert {name: weight.shape for name, weight in folded.items()} == weight_shapes(folded_config)
+    windows = np.random.default_rng(1).random((2, 16, 24, 8), dtype=np.float32)
+    first, second = (
+        keras_engine(c, w, 1).predict_windows(windows)
+        for c, w in ((config, weights), (folded_config, folded))
+    )
+    np.testing.assert_allclose(second, first, atol=2e-6)
+    again_config, again = fold_norms(folded_config, folded)
+    assert again_config == folded_config
+    assert all(np.array_equal(again[name], folded[name]) for name in folded)
 
 
 def test_output_is_a_probability_at_full_resolution():

@@ -113,7 +113,12 @@ def add_training_options(train) -> None:
         train.add_argument(name, type=kind, default=default)
     train.add_argument("--patch", type=int, nargs=3, default=(96, 96, 32), metavar="N")
     train.add_argument("--clip-hu", type=float, nargs=2, default=(-200.0, 1500.0), metavar="HU")
-    train.add_argument("--frozen-norm", action="store_true", help="keep batch normalisation's statistics")
+    train.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32")
+    train.add_argument(
+        "--fold-norm",
+        action="store_true",
+        help="put the first model's batch normalisation into its kernels and train without: for a last stage",
+    )
 
 
 def train_on_phantoms(options) -> None:
@@ -124,7 +129,7 @@ def train_on_phantoms(options) -> None:
     from hipqct.steps import phantom_training
 
     recipe = ("batch", "steps", "steps_per_epoch", "learning_rate", "final_learning_rate", "alpha", "seed")
-    choices = {name: getattr(options, name) for name in (*recipe, "frozen_norm")}
+    choices = {name: getattr(options, name) for name in (*recipe, "precision")}
     choices |= {"patch": tuple(options.patch), "clip_hu": tuple(options.clip_hu)}
     phantom_training.train_on_phantoms(
         options.folder,
@@ -138,6 +143,7 @@ def train_on_phantoms(options) -> None:
         options.processes,
         options.piece_mb,
         "float16" if options.float16 else "float32",
+        options.fold_norm,
         _report_phantoms,
     )
     print(f"the model is in {options.folder}: plan.json, weights.h5, history.tsv, curves.png")

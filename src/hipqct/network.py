@@ -26,6 +26,21 @@ PRESETS = {"compact": COMPACT, "medium": MEDIUM, "paper": PAPER}
 NORM_EPSILON = 1e-3  # Keras' default, part of what the weights mean
 NORM_VECTORS = ("gamma", "beta", "moving_mean", "moving_variance")
 
+# What layers may compute in while training, and on which of Keras' backends. On TensorFlow's CPU kernels
+# mixed_bfloat16 learnt next to nothing; on JAX it has not been tried on a real network.
+PRECISIONS = {"float32": ("tensorflow", "torch", "jax"), "mixed_bfloat16": ("torch",)}
+
+
+def check_precision(precision: str, backend: str) -> None:
+    """Refuse to train in a precision that a backend was not shown to learn in.
+
+    Raises:
+        ModelError: names the backends that take it.
+    """
+    if precision not in PRECISIONS or backend not in PRECISIONS[precision]:
+        taken = "; ".join(f"{name} on {', '.join(backends)}" for name, backends in PRECISIONS.items())
+        raise ModelError(f"Precision {precision} is not for the backend {backend}: choose {taken}.")
+
 
 def weight_shapes(config: dict) -> dict[str, tuple[int, ...]]:
     """Name and shape of every weight, as ``layer/weight``, in the order of the layers.
@@ -85,3 +100,30 @@ def check_weights(weights: dict[str, np.ndarray], config: dict) -> None:
                 f"The weight '{name}' has shape {tuple(weights[name].shape)} where plan.json's network has "
                 f"{shapes[name]}: weights and plan are of different models."
             )
+
+
+def fold_norms(config: dict, weights: dict[str, np.ndarray]) -> tuple[dict, dict[str, np.ndarray]]:
+    """The same function without batch normalisation: each one's statistics go into the convolution before it.
+
+    Returns:
+        The network's config with ``batch_norm`` false, and its weights, float32; both are equal to what was
+        given for a network that has none.
+
+    Raises:
+        ModelError: the weights are not those of the network in ``config``.
+    """
+    check_weights(weights, config)
+    weights = {name: np.asarray(weight, np.float32) for name, weight in weights.items()}
+    if not config["batch_norm"]:
+        return dict(config), weights
+    folded_config = {**config, "batch_norm": False}
+    folded = {name: weights[name] for name in weight_shapes(folded_config)}
+    for conv in {name.split("/")[0] for name in folded} - {"probability"}:
+        norm = conv.replace("_conv", "_norm").replace("_transpose", "_norm")
+        gamma, beta, mean, variance = (weights[f"{norm}/{vector}"] for vector in NORM_VECTORS)
+        scale = gamma / np.sqrt(variance + NORM_EPSILON)
+        # A transposed kernel holds its output channels last but one.
+        along = (-1, 1) if conv.endswith("_transpose") else (-1,)
+        folded[f"{conv}/kernel"] = folded[f"{conv}/kernel"] * scale.reshape(along)
+        folded[f"{conv}/bias"] = (folded[f"{conv}/bias"] - mean) * scale + beta
+    return folded_config, folded

@@ -22,7 +22,7 @@ from hipqct.engine import Engine, list_cards
 from hipqct.errors import ModelError
 from hipqct.losses import dice_l2_loss, soft_dice
 from hipqct.metrics import dice
-from hipqct.network import COMPACT
+from hipqct.network import COMPACT, check_precision
 from hipqct.predict import normalise, predict_probability
 from hipqct.vnet import build_vnet, set_weights
 
@@ -58,10 +58,10 @@ class Recipe:
     """Everything that decides the outcome of a training, but for its data and first weights.
 
     The learning rate falls from ``learning_rate`` to ``final_learning_rate`` along half a cosine over
-    ``steps``; equal rates keep it constant, as in the paper. ``frozen_norm`` keeps the statistics of batch
-    normalisation as they are, for the last stage of a training: what is trained is then exactly what
-    inference computes. ``side`` is what the crops are turned to: ``left``, or ``both`` for crops as they are.
-    Mirroring makes right femurs of left ones, so only a model for both sides may have it.
+    ``steps``; equal rates keep it constant, as in the paper. ``precision`` is Keras' policy: with
+    ``mixed_bfloat16`` layers compute in 16 bits from float32 weights, the last layer and the loss in float32.
+    ``side`` is what the crops are turned to: ``left``, or ``both`` for crops as they are. Mirroring makes
+    right femurs of left ones, so only a model for both sides may have it.
     """
 
     network: dict = field(default_factory=lambda: dict(COMPACT))
@@ -76,7 +76,7 @@ class Recipe:
     steps: int = 1000
     steps_per_epoch: int = 50
     seed: int = 0
-    frozen_norm: bool = False
+    precision: str = "float32"
     side: str = "left"
     ranges: Ranges = field(default_factory=Ranges)
 
@@ -140,15 +140,21 @@ def learning_rate_at(recipe: Recipe, step: int) -> float:
 
 
 def start_model(recipe: Recipe, weights: dict | None = None) -> keras.Model:
-    """A compiled network, new (from the seed) or from given weights."""
+    """A compiled network, new (from the seed) or from given weights.
+
+    Raises:
+        ModelError: the weights are another network's, or the backend does not take the recipe's precision.
+    """
+    check_precision(recipe.precision, running_backend())
     keras.utils.set_random_seed(recipe.seed)
-    model = build_vnet(recipe.network)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(recipe.precision)
+    try:
+        model = build_vnet(recipe.network)
+    finally:
+        keras.config.set_dtype_policy(policy)
     if weights is not None:
         set_weights(model, weights, recipe.network)
-    if recipe.frozen_norm:
-        for layer in model.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.trainable = False
     optimizer = keras.optimizers.Adam(recipe.learning_rate)
     # XLA is what JAX is made for; on a CPU it slows TensorFlow's 3-D convolutions many times.
     compiled = keras.backend.backend() == "jax"

@@ -16,7 +16,7 @@ from hipqct.errors import AnatomyError, ModelError
 from hipqct.io.dataset import Dataset, Hip, write_dataset
 from hipqct.io.files import hash_file, replace_when_done
 from hipqct.io.models import read_model
-from hipqct.network import PRESETS
+from hipqct.network import PRESETS, check_precision, check_weights, fold_norms
 from hipqct.phantom import SYNTHETIC
 from hipqct.phantom.generate import femur_mask, generate_phantom
 from hipqct.phantom.parameters import TRAIN_SEEDS, VALIDATION_SEEDS, sample_parameters
@@ -54,6 +54,7 @@ def train_on_phantoms(
     processes: int = 1,
     piece_mb: float | None = None,
     kernel_dtype: str = "float32",
+    fold_norm: bool = False,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Make phantoms of the training and validation seeds, then train, or go on with, a model on them.
@@ -71,11 +72,24 @@ def train_on_phantoms(
         processes: for the phantoms.
         piece_mb: write the weights in pieces of at most so many MB.
         kernel_dtype: ``float16`` halves the weights file.
+        fold_norm: train the first model without its batch normalisation, see `hipqct.network.fold_norms`:
+            what is trained is then exactly what inference computes, whatever a batch's own statistics.
         tell: called with (phantoms done, phantoms in all).
 
     Raises:
-        ModelError: the minutes are over before the phantoms are made, or none of them gave a crop.
+        ModelError: the minutes are over before the phantoms are made, none of them gave a crop, a first model
+            is missing or of another preset, or the backend does not take the precision.
     """
+    check_precision((choices or {}).get("precision", "float32"), backend)
+    network, first_weights = dict(PRESETS[preset]), None
+    if first_model_dir:
+        first_plan, first_weights = read_model(first_model_dir)
+        if fold_norm:
+            network = network | {"batch_norm": False}
+            first_weights = fold_norms(first_plan["network"], first_weights)[1]
+        check_weights(first_weights, network)
+    elif fold_norm:
+        raise ModelError("batch normalisation is folded from a trained model only: add --first-model")
     end_s = time.monotonic() + 60 * minutes
     model_dir = Path(model_dir)
     folder = model_dir / CROPS_FOLDER
@@ -84,7 +98,7 @@ def train_on_phantoms(
     set_backend(backend)  # after the processes that make phantoms have ended
     from hipqct.train import Crop, Recipe
 
-    recipe = replace(Recipe(), network=dict(PRESETS[preset]), **(choices or {}))
+    recipe = replace(Recipe(), network=network, **(choices or {}))
     dataset_path = model_dir / "phantoms.h5"
     hips = [(part, folder / f"{seed}_{side}.npz") for part in seeds for seed in seeds[part] for side in SIDES]
     hips = [(part, path) for part, path in hips if path.is_file()]
@@ -101,7 +115,6 @@ def train_on_phantoms(
             "name": model_dir.name,
             "training": {"data": SYNTHETIC, **seeds, "dataset_sha256": hash_file(dataset_path)},
         }
-        first_weights = read_model(first_model_dir)[1] if first_model_dir else None
         left_minutes = (end_s - time.monotonic()) / 60
         train_model(
             crops, model_dir, recipe, facts, None, left_minutes, first_weights, True, piece_mb, kernel_dtype

@@ -17,7 +17,16 @@ from hipqct.io.models import read_checkpoint, write_checkpoint, write_model
 log = logging.getLogger(__name__)
 
 SELECTIONS = {"validation": "validation_dice", "paper": "test_dice", "last": None}
-RECIPE_KEYS = ("batch", "patch", "learning_rate", "final_learning_rate", "alpha", "clip_hu", "seed")
+RECIPE_KEYS = (
+    "batch",
+    "patch",
+    "learning_rate",
+    "final_learning_rate",
+    "alpha",
+    "clip_hu",
+    "seed",
+    "precision",
+)
 WINDOW_SLICES = 32  # the paper's
 
 
