@@ -70,29 +70,29 @@ def test_a_model_is_trained_on_phantoms_of_the_seeds_set_apart(tmp_path):
     assert max(piece.stat().st_size for piece in pieces) <= 1_000_000
 
 
-def test_a_last_stage_goes_on_without_batch_normalisation(tmp_path):
-    folder = tmp_path / "second" / phantom_training.CROPS_FOLDER
-    folder.mkdir(parents=True)
-    for seed in (TRAIN_SEEDS[0], VALIDATION_SEEDS[0]):
-        ct = np.random.default_rng(seed).integers(-100, 900, (16, 16, 8)).astype(np.int16)
-        np.savez(folder / f"{seed}_left.npz", ct=ct, mask=ct > 500)
-        (folder / f"{seed}.done").touch()
-    choices = {"patch": (16, 16, 8), "steps": 1, "batch": 1, "window": (16, 16, 8), "learning_rate": 0.0}
-    choices |= {"final_learning_rate": 0.0}
+def test_stages_go_on_without_batch_normalisation_once_it_is_folded(tmp_path):
+    choices = {"patch": (16, 16, 8), "steps": 1, "batch": 1, "window": (16, 16, 8)}
+    choices |= {"learning_rate": 0.0, "final_learning_rate": 0.0}
     weights = random_weights(COMPACT)
     write_model(
         tmp_path / "first", {**Recipe().plan(), "name": "first", "network": COMPACT, "training": {}}, weights
     )
-    train_on_phantoms(
-        tmp_path / "second", 1, 1, choices=choices, first_model_dir=tmp_path / "first", fold_norm=True
-    )
-    plan, found = read_model(tmp_path / "second")
-    network, folded = fold_norms(COMPACT, weights)
-    assert plan["network"] | {"filters": COMPACT["filters"]} == {
-        name: list(value) if name.endswith("convolutions") else value for name, value in network.items()
-    }
-    for name, weight in folded.items():
-        np.testing.assert_allclose(found[name], weight, rtol=1e-6)
+    _, folded = fold_norms(COMPACT, weights)
+    for stage, first, fold_norm in (("second", "first", True), ("third", "second", False)):
+        folder = tmp_path / stage / phantom_training.CROPS_FOLDER
+        folder.mkdir(parents=True)
+        for seed in (TRAIN_SEEDS[0], VALIDATION_SEEDS[0]):
+            ct = np.random.default_rng(seed).integers(-100, 900, (16, 16, 8)).astype(np.int16)
+            np.savez(folder / f"{seed}_left.npz", ct=ct, mask=ct > 500)
+            (folder / f"{seed}.done").touch()
+        train_on_phantoms(
+            tmp_path / stage, 1, 1, choices=choices, first_model_dir=tmp_path / first, fold_norm=fold_norm
+        )
+        plan, found = read_model(tmp_path / stage)
+        assert not plan["network"]["batch_norm"]
+        assert found.keys() == folded.keys()
+        for name, weight in folded.items():
+            np.testing.assert_allclose(found[name], weight, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,8 @@ def train_on_phantoms(
         preset: ``compact``, ``medium`` or ``paper``, the network; backend: what Keras computes with.
         choices: values for fields of `hipqct.train.Recipe`.
         minutes: bound on this call, phantoms included; one epoch is always done once they are made.
-        first_model_dir: start from this model's weights instead of from random ones.
+        first_model_dir: start from this model's weights instead of from random ones, and with batch
+            normalisation only if it has it.
         processes: for the phantoms.
         piece_mb: write the weights in pieces of at most so many MB.
         kernel_dtype: ``float16`` halves the weights file.
@@ -85,8 +86,8 @@ def train_on_phantoms(
     if first_model_dir:
         first_plan, first_weights = read_model(first_model_dir)
         if fold_norm:
-            network = network | {"batch_norm": False}
-            first_weights = fold_norms(first_plan["network"], first_weights)[1]
+            first_plan["network"], first_weights = fold_norms(first_plan["network"], first_weights)
+        network["batch_norm"] = first_plan["network"]["batch_norm"]
         check_weights(first_weights, network)
     elif fold_norm:
         raise ModelError("batch normalisation is folded from a trained model only: add --first-model")
