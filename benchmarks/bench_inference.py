@@ -386,7 +386,12 @@ def main() -> None:
         folder = Path(temporary)
         count = 1 if options.times else options.phantoms
         cases = phantom_cases(count, options.crops or folder, options.threads)
-        result = {"model": read_model(options.model)[0]["name"], "machine": describe_machine(options.threads)}
+        plan = read_model(options.model)[0]
+        result = {
+            "model": plan["name"],
+            "weights_sha256": plan["weights_sha256"],
+            "machine": describe_machine(options.threads),
+        }
         result |= time_ways(options, default, cases[0][1], folder)
         print(json.dumps(result, indent=2), flush=True)
         if options.times:
@@ -399,6 +404,7 @@ def main() -> None:
     result |= {
         "dice_default_vs_step1_min": float(own["dice_vs_step1"].min()),
         "dice_default_vs_truth_lost_max": float(own["dice_vs_truth_lost"].max()),
+        "schemes_weights_sha256": plan["weights_sha256"],
         "schemes": schemes,
         "cases": {kind: len(list(names)) for kind, names in own.groupby("kind")["case"]},
     }
