@@ -144,12 +144,27 @@ class Counting:
     def voxels(self) -> int:
         return sum(int(np.prod(shape)) for shape in self.shapes)
 
+    def beside(self, surveyed: tuple[int, int]) -> list:
+        """The shapes of all windows but the survey's."""
+        return [shape for shape in self.shapes if shape[:2] != surveyed]
 
-def bone_ct() -> np.ndarray:
-    """A block of bone off the middle of a wide crop."""
+
+USUAL = (slice(16, 128), slice(8, 80))  # where a crop of 128 x 96 pixels is surveyed first
+WIDE = (112, 72)
+
+
+def bone_ct(x: int = 40, y: int = 30) -> np.ndarray:
+    """A block of bone of 24 x 20 pixels in a wide crop."""
     ct = np.full((128, 96, 40), -100, np.int16)
-    ct[40:64, 30:50, 6:30] = 1500
+    ct[x : x + 24, y : y + 20, 6:30] = 1500
     return ct
+
+
+def assert_like_step_1(probability: np.ndarray, ct: np.ndarray, looked=USUAL) -> None:
+    """The mean of all windows where it was looked, 0 elsewhere."""
+    wanted = np.zeros(ct.shape)
+    wanted[looked] = predict_probability(make_engine(soft_step), ct, PLAN, 1)[looked]
+    np.testing.assert_allclose(probability, wanted, atol=1e-6)
 
 
 def soft_step(windows):
@@ -160,11 +175,31 @@ def soft_step(windows):
 def test_adaptive_windows_give_the_mean_of_step_1_at_less_cost():
     every, adaptive = Counting(soft_step), Counting(soft_step)
     ct = bone_ct()
-    exact = predict_probability(every.engine(), ct, PLAN, 1)
-    np.testing.assert_allclose(predict_probability(adaptive.engine(), ct, PLAN, "adaptive"), exact, atol=1e-6)
-    assert adaptive.voxels < every.voxels / 4
-    focused = {shape for shape in adaptive.shapes if shape[:2] != (128, 96)}
-    assert focused == {(56, 64, 8)}  # 24 x 20 pixels, 16 round them, on the stride of 8
+    predict_probability(every.engine(), ct, PLAN, 1)
+    assert_like_step_1(predict_probability(adaptive.engine(), ct, PLAN, "adaptive"), ct)
+    assert adaptive.voxels < every.voxels / 5
+    assert adaptive.shapes[:5] == [(*WIDE, 8)] * 5
+    assert {*adaptive.beside(WIDE)} == {(56, 64, 8)}  # 24 x 20 pixels, 16 round them, on the stride of 8
+
+
+def test_the_survey_widens_until_the_bone_lies_within_it():
+    """Bone that begins outside the usual place and bone that ends there."""
+    ct = np.maximum(bone_ct(x=8), bone_ct(x=30, y=60))
+    counted = Counting(soft_step)
+    probability = predict_probability(counted.engine(), ct, PLAN, "adaptive")
+    assert_like_step_1(probability, ct, (slice(0, 128), slice(8, 96)))
+    assert counted.shapes[:10] == [(*WIDE, 8)] * 5 + [(128, 88, 8)] * 5
+
+
+def test_the_whole_plane_is_surveyed_where_next_to_nothing_lies_in_the_usual_place():
+    ct = bone_ct(x=90, y=76)
+    ct[:, 76:80] = -100  # all bone lies beyond 80
+    ct[64:68, 20:24, 10:14] = 1500  # but for a speck
+    counted = Counting(soft_step)
+    probability = predict_probability(counted.engine(), ct, PLAN, "adaptive")
+    assert_like_step_1(probability, ct, (slice(None), slice(None)))
+    assert counted.shapes[:10] == [(*WIDE, 8)] * 5 + [(128, 96, 8)] * 5
+    assert {*counted.beside(WIDE)} == {(128, 96, 8), (56, 32, 8)}
 
 
 @pytest.mark.parametrize(("windows", "step"), [(1, 1), (9, 1), (10, 3), (15, 3), (16, 5), (22, 7), (64, 7)])
@@ -186,34 +221,34 @@ def test_adaptive_windows_are_all_computed_where_they_contradict_each_other():
     ct = bone_ct() + np.random.default_rng(1).integers(0, 9, (128, 96, 40), dtype=np.int16)
     counted = Counting(contradict)
     probability = predict_probability(counted.engine(), ct, PLAN, "adaptive")
-    exact = predict_probability(make_engine(contradict), ct, PLAN, 1)
-    focused = [shape for shape in counted.shapes if shape[:2] != (128, 96)]
     near = {z for z in window_starts(40, 8, 1) if z <= 29 and z + 8 > 6}
-    assert len(focused) == len(near - {*window_starts(40, 8, 8)})  # the survey's windows vote too
-    assert probability.shape == exact.shape
+    others = len(near - {*window_starts(40, 8, 8)})  # the survey's windows vote too
+    assert counted.shapes[5:] == [(56, 64, 8)] * 5 + [(128, 96, 8)] * 5 + [(56, 64, 8)] * others
+    assert probability.shape == ct.shape
 
 
 def test_adaptive_windows_leave_specks_to_the_survey():
     ct = bone_ct()
-    ct[100:104, 80:84, 10:14] = 1500
+    ct[100:104, 70:74, 10:14] = 1500
     counted = Counting(soft_step)
     probability = predict_probability(counted.engine(), ct, PLAN, "adaptive")
-    assert {shape for shape in counted.shapes if shape[:2] != (128, 96)} == {(56, 64, 8)}
-    exact = predict_probability(make_engine(soft_step), ct, PLAN, 1)
-    np.testing.assert_allclose(probability, exact, atol=1e-6)  # the survey stands for the other
+    assert {*counted.beside(WIDE)} == {(56, 64, 8)}
+    assert_like_step_1(probability, ct)  # the survey stands for the other
 
 
 def test_adaptive_windows_see_nothing_where_there_is_nothing():
     counted = Counting(lambda windows: 0 * windows)
     probability = predict_probability(counted.engine(), bone_ct(), PLAN, "adaptive")
-    assert not probability.any() and len(counted.shapes) == 5  # the survey alone
+    assert not probability.any()
+    assert (
+        counted.shapes == [(*WIDE, 8)] * 5 + [(128, 96, 8)] * 5
+    )  # the survey alone, then of the whole plane
 
 
 def test_adaptive_takes_a_crop_thinner_than_a_window_and_odd_in_plane():
     ct = bone_ct()[:101, :77, 8:13]
     probability = predict_probability(make_engine(soft_step), ct, PLAN, "adaptive")
-    exact = predict_probability(make_engine(soft_step), ct, PLAN, 1)
-    np.testing.assert_allclose(probability, exact, atol=1e-6)
+    assert_like_step_1(probability, ct, (slice(7, 101), slice(7, 77)))  # begins with a pixel of padding
 
 
 def test_the_expected_change_is_that_of_scattered_votes():

@@ -17,7 +17,10 @@ WHOLE, ADAPTIVE = "whole", "adaptive"
 BLENDS, ENDS = ("uniform", "gaussian"), ("as-is", "reflect")
 LEAST_WEIGHT = 1e-3  # of a window's outermost slices under a Gaussian; they may lie in no other window
 
-# Adaptive windows. What a survey of few windows gives this probability or more is looked at, with a margin.
+# Adaptive windows. Where femurs lie in their crops (`hipqct.crop`), as shares of x and y: surveyed first.
+USUAL_PLACE = ((1 / 8, 23 / 24), (1 / 8, 19 / 24))
+LEAST_SEEN = 0.01  # share of the voxels surveyed; a proximal femur takes four times as much and more
+# What a survey of few windows gives this probability or more is looked at, with a margin.
 SEEN, MARGIN_PIXELS = 0.1, 16
 LEAST_PIECE = 0.05  # smaller pieces, as shares of the largest, are not looked at: the mask keeps one body
 # Odd: the network halves its windows three times, so its answer depends on their start modulo 8.
@@ -126,40 +129,64 @@ def clear_outside(probability: np.ndarray, ct: np.ndarray) -> np.ndarray:
 def adapt_windows(engine: Engine, padded: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The mean over windows of step 1 from a fraction of them, and from all of them where that leaves doubt.
 
-    A survey of windows end to end finds where the femur may be. Only there, 16 pixels round it, every seventh
-    window, or more of few, is computed and joins the survey's (see `first_step`). How the windows scatter
-    tells how much of the mask the others would change (systematic sampling taken as random, which
-    overestimates); where that is more than `DOUBT`, they are computed too. Outside, the survey stands.
+    A survey of windows end to end finds where the femur may be (`survey_femur`). Only there, 16 pixels round
+    it, every seventh window, or more of few, is computed and joins the survey's (see `first_step`). How the
+    windows scatter tells how much of the mask the others would change (systematic sampling taken as random,
+    which overestimates). Where that is more than `DOUBT`, the survey is made anew, of the whole plane, and
+    all windows are computed round what it finds. Outside, the survey stands, and 0 where it did not look.
 
     Args:
         padded: normalised, in plane a multiple of 8.
         weights: of a window's slices.
     """
     slices = len(weights)
-    survey = Votes(engine, padded, weights)
-    ends = window_starts(padded.shape[2], slices, slices)
-    survey.cast(ends)
-    result = survey.mean()
-    seen = result >= SEEN
-    if not seen.any():
-        return result
-    pieces, _ = label(seen)
-    voxels = np.bincount(pieces.ravel())[1:]
-    seen = np.isin(pieces, 1 + np.flatnonzero(voxels >= LEAST_PIECE * voxels.max()))
-    held = np.flatnonzero(seen.any(axis=(0, 1)))
     every = window_starts(padded.shape[2], slices, 1)
-    near = [z for z in every if z <= held[-1] and z + slices > held[0]]
-    region = tuple(_widen(seen.any(axis=(1 - axis, 2)), padded.shape[axis]) for axis in (0, 1))
-    votes = survey.within(region)
-    few = {*near[:: first_step(len(near))], near[-1]} - {*ends}
-    votes.cast(sorted(few))
-    change = votes.expected_change(sorted({*near, *ends}))
-    if change > DOUBT:
-        votes.cast(sorted({*near} - few - {*ends}))
-    result[region] = votes.mean()
-    shape = [side.stop - side.start for side in region]
-    log.info("%s windows of %s x %s pixels, expected change %.5f", int(votes.cast_of), *shape, change)
+    ends = {*window_starts(padded.shape[2], slices, slices)}
+    shares = zip(padded.shape[:2], USUAL_PLACE, strict=True)
+    usual = tuple(_on_stride(size * low, size * high, size) for size, (low, high) in shares)
+    for place, all_of_them in ((usual, False), (_whole(padded), True)):
+        votes, seen = survey_femur(engine, padded, weights, sorted(ends), place)
+        result = np.zeros(padded.shape, np.float32)
+        result[votes.region] = votes.mean()
+        if not seen.any():
+            break
+        held = np.flatnonzero(seen.any(axis=(0, 1)))
+        near = [z for z in every if z <= held[-1] and z + slices > held[0]]
+        votes.region = _around(seen)
+        votes.cast(sorted({*(near if all_of_them else near[:: first_step(len(near))]), near[-1]} - ends))
+        result[votes.region] = mean = votes.mean()
+        change = votes.expected_change(sorted({*near} | ends))
+        log.info("%s windows of %s x %s pixels, expected change %.5f", votes.cast_of, *mean.shape[:2], change)
+        if change <= DOUBT:
+            break
     return result
+
+
+def survey_femur(
+    engine: Engine, padded: np.ndarray, weights: np.ndarray, starts: list[int], region: tuple[slice, slice]
+) -> tuple["Votes", np.ndarray]:
+    """The votes of the windows at ``starts``, and the voxels of ``padded`` that they take for femur.
+
+    Looked at is ``region`` of the plane; again with those sides moved to the plane's edge that what is seen
+    comes closer to than 16 pixels, and the whole plane where next to nothing is seen.
+    """
+    while True:
+        votes = Votes(engine, padded, weights, region)
+        votes.cast(starts)
+        found = votes.mean() >= SEEN
+        pieces, _ = label(found)
+        voxels = np.bincount(pieces.ravel())
+        voxels[0] = 0
+        seen = np.zeros(padded.shape, bool)
+        seen[region] = found & (voxels >= LEAST_PIECE * voxels.max())[pieces]
+        wanted = _around(seen) if seen.sum() >= LEAST_SEEN * found.size else _whole(padded)
+        wider = tuple(
+            slice(near.start if near.start <= far.start else 0, near.stop if near.stop >= far.stop else size)
+            for near, far, size in zip(region, wanted, padded.shape[:2], strict=True)
+        )
+        if wider == region:
+            return votes, seen
+        region = wider
 
 
 def first_step(windows: int) -> int:
@@ -168,20 +195,35 @@ def first_step(windows: int) -> int:
     return step if step % 2 else step - 1
 
 
-def _widen(seen: np.ndarray, size: int) -> slice:
-    """The range of what is seen along one axis, with its margin, on the network's stride."""
-    places = np.flatnonzero(seen)
-    first = max(0, (places[0] - MARGIN_PIXELS) // STRIDE * STRIDE)
-    return slice(int(first), int(min(size, _multiple_of_stride(places[-1] + 1 + MARGIN_PIXELS))))
+def _whole(stack: np.ndarray) -> tuple[slice, slice]:
+    return slice(0, stack.shape[0]), slice(0, stack.shape[1])
+
+
+def _around(seen: np.ndarray) -> tuple[slice, slice]:
+    """The part of the plane that holds what is seen, with its margin."""
+    ranges = []
+    for axis, size in enumerate(seen.shape[:2]):
+        places = np.flatnonzero(seen.any(axis=(1 - axis, 2)))
+        ranges.append(_on_stride(places[0] - MARGIN_PIXELS, places[-1] + 1 + MARGIN_PIXELS, size))
+    return tuple(ranges)
+
+
+def _on_stride(low: float, high: float, size: int) -> slice:
+    """The range between two places along an axis, widened to the network's stride."""
+    return slice(max(0, int(low // STRIDE) * STRIDE), min(size, _multiple_of_stride(high)))
 
 
 @dataclass
 class Votes:
-    """What windows say of each voxel of a stack: weighted sums of probabilities and of their squares."""
+    """What windows say of each voxel of a stack: weighted sums of probabilities and of their squares.
+
+    Windows are cast, and told of, in ``region`` of the plane; it may be narrowed between casts.
+    """
 
     engine: Engine
     stack: np.ndarray
     weights: np.ndarray
+    region: tuple[slice, slice] = (slice(None), slice(None))
 
     def __post_init__(self):
         self.total = np.zeros(self.stack.shape, np.float32)
@@ -189,30 +231,24 @@ class Votes:
         self.weight, self.count = np.zeros((2, self.stack.shape[2]), np.float32)
         self.cast_of = 0
 
-    def within(self, region: tuple[slice, slice]) -> "Votes":
-        """The same votes in a part of the plane only, where further windows can be cast."""
-        part = Votes(self.engine, self.stack[region], self.weights)
-        part.total, part.squares = self.total[region].copy(), self.squares[region].copy()
-        part.weight, part.count = self.weight.copy(), self.count.copy()
-        return part
-
     def cast(self, starts: list[int]) -> None:
         """Compute the windows that start at these slices."""
         slices = len(self.weights)
+        stack, total, squares = (a[self.region] for a in (self.stack, self.total, self.squares))
         for first in range(0, len(starts), self.engine.batch):
             chunk = starts[first : first + self.engine.batch]
-            windows = np.stack([self.stack[:, :, z : z + slices] for z in chunk])
+            windows = np.stack([stack[:, :, z : z + slices] for z in chunk])
             for z, probability in zip(chunk, self.engine.predict_windows(windows), strict=True):
                 held = slice(z, z + slices)
-                self.total[:, :, held] += self.weights * probability
-                self.squares[:, :, held] += self.weights * probability**2
+                total[:, :, held] += self.weights * probability
+                squares[:, :, held] += self.weights * probability**2
                 self.weight[held] += self.weights
                 self.count[held] += 1
         self.cast_of += len(starts)
 
     def mean(self) -> np.ndarray:
-        """Mean probability; 0 in slices without a vote."""
-        return self.total / np.maximum(self.weight, np.finfo(np.float32).tiny)
+        """Mean probability in the region; 0 in slices without a vote."""
+        return self.total[self.region] / np.maximum(self.weight, np.finfo(np.float32).tiny)
 
     def expected_change(self, starts: list[int]) -> float:
         """How much of the mask (mean at least 0.5) all windows of ``starts`` would change, as 1 - Dice.
@@ -229,7 +265,7 @@ class Votes:
         if not (inside and some.any()):
             return 0.0
         n, mean = self.count[some], mean[:, :, some]
-        spread = self.squares[:, :, some] / self.weight[some] - mean**2
+        spread = self.squares[self.region][:, :, some] / self.weight[some] - mean**2
         error = np.sqrt(np.maximum(spread, 0) * n / (n - 1) * (1 / n - 1 / possible[some]))
         distance = np.abs(mean - 0.5)
         near = distance < SURE_ERRORS * error
@@ -253,5 +289,5 @@ def combine_models(maps: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | Non
     return mean, spread, {"models_dice_min": min(dice(wanted, mask) for mask in masks)}
 
 
-def _multiple_of_stride(voxels: int) -> int:
-    return -(-voxels // STRIDE) * STRIDE
+def _multiple_of_stride(voxels: float) -> int:
+    return int(-(-voxels // STRIDE)) * STRIDE

@@ -7,7 +7,7 @@ those below run again for everyone. A refactor that changes no number leaves it 
 IMPORT_SCAN = 3
 RESAMPLE_CT = 2
 CROP_HIP = 3
-SEGMENT_FEMUR = 4
+SEGMENT_FEMUR = 5
 THRESHOLD_BONE = 3
 MEASURE_VOLUME = 3
 EVALUATE_MASK = 2
