@@ -11,7 +11,7 @@ from hipqct.errors import ModelError
 from hipqct.io.dataset import Dataset
 from hipqct.io.models import read_model, write_model
 from hipqct.io.tables import read_table
-from hipqct.network import COMPACT, fold_norms
+from hipqct.network import COMPACT, MEDIUM, fold_norms, widen_filters
 from hipqct.phantom.parameters import CONTACT_MM, TRAIN_SEEDS, VALIDATION_SEEDS, sample_parameters
 from hipqct.steps import phantom_training
 from hipqct.steps.phantom_training import draw_changes, train_on_phantoms
@@ -70,15 +70,20 @@ def test_a_model_is_trained_on_phantoms_of_the_seeds_set_apart(tmp_path):
     assert max(piece.stat().st_size for piece in pieces) <= 1_000_000
 
 
-def test_stages_go_on_without_batch_normalisation_once_it_is_folded(tmp_path):
-    choices = {"patch": (16, 16, 8), "steps": 1, "batch": 1, "window": (16, 16, 8)}
+def test_stages_go_on_without_batch_normalisation_and_with_more_filters(tmp_path):
+    choices = {"patch": (16, 16, 8), "steps": 1, "batch": 1, "window": (16, 16, 8), "seed": 7}
     choices |= {"learning_rate": 0.0, "final_learning_rate": 0.0}
     weights = random_weights(COMPACT)
     write_model(
         tmp_path / "first", {**Recipe().plan(), "name": "first", "network": COMPACT, "training": {}}, weights
     )
-    _, folded = fold_norms(COMPACT, weights)
-    for stage, first, fold_norm in (("second", "first", True), ("third", "second", False)):
+    folded_config, folded = fold_norms(COMPACT, weights)
+    _, wide = widen_filters(folded_config, folded, MEDIUM["filters"], 7)
+    for stage, first, preset, fold_norm, wanted in (
+        ("second", "first", "compact", True, folded),
+        ("third", "second", "compact", False, folded),
+        ("fourth", "first", "medium", True, wide),
+    ):
         folder = tmp_path / stage / phantom_training.CROPS_FOLDER
         folder.mkdir(parents=True)
         for seed in (TRAIN_SEEDS[0], VALIDATION_SEEDS[0]):
@@ -86,28 +91,35 @@ def test_stages_go_on_without_batch_normalisation_once_it_is_folded(tmp_path):
             np.savez(folder / f"{seed}_left.npz", ct=ct, mask=ct > 500)
             (folder / f"{seed}.done").touch()
         train_on_phantoms(
-            tmp_path / stage, 1, 1, choices=choices, first_model_dir=tmp_path / first, fold_norm=fold_norm
-        )
+            tmp_path / stage, 1, 1, preset, choices=choices,
+            first_model_dir=tmp_path / first, fold_norm=fold_norm, dropout=0.1,
+        )  # fmt: skip
         plan, found = read_model(tmp_path / stage)
-        assert not plan["network"]["batch_norm"]
-        assert found.keys() == folded.keys()
-        for name, weight in folded.items():
+        assert not plan["network"]["batch_norm"] and plan["network"]["dropout"] == 0.1
+        assert found.keys() == wanted.keys()
+        for name, weight in wanted.items():
             np.testing.assert_allclose(found[name], weight, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("preset", "first", "message"),
-    [("compact", None, "add --first-model"), ("medium", "first", "'down0_conv0/kernel' has shape")],
+    [("compact", None, "add --first-model"), ("compact", "first", "choose a network with the same levels")],
 )
 def test_what_a_first_model_cannot_give_is_told_before_phantoms_are_made(
     tmp_path, monkeypatch, preset, first, message
 ):
     monkeypatch.setattr(phantom_training, "build_crops", None)
-    plan = {**Recipe().plan(), "name": "first", "network": COMPACT, "training": {}}
-    write_model(tmp_path / "first", plan, random_weights(COMPACT))
+    plan = {**Recipe().plan(), "name": "first", "network": MEDIUM, "training": {}}
+    write_model(tmp_path / "first", plan, random_weights(MEDIUM))
     first_model_dir = first and tmp_path / first
     with pytest.raises(ModelError, match=message):
         train_on_phantoms(tmp_path / "m", 1, 1, preset, first_model_dir=first_model_dir, fold_norm=True)
+
+
+def test_dropout_is_a_share(tmp_path, monkeypatch):
+    monkeypatch.setattr(phantom_training, "build_crops", None)
+    with pytest.raises(ModelError, match="of the features cannot be dropped: choose 0"):
+        train_on_phantoms(tmp_path / "m", 1, 1, dropout=1.5)
 
 
 def test_the_minutes_bound_the_making_of_phantoms_too(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hipqct.errors import ModelError
-from hipqct.network import COMPACT, PAPER, check_weights, fold_norms, weight_shapes
+from hipqct.network import COMPACT, PAPER, check_weights, fold_norms, weight_shapes, widen_filters
 
 TINY = PAPER | {"filters": (2, 3, 4, 5)}
 
@@ -82,6 +82,35 @@ def test_folded_batch_normalisation_computes_the_same(kernel):
     again_config, again = fold_norms(folded_config, folded)
     assert again_config == folded_config
     assert all(np.array_equal(again[name], folded[name]) for name in folded)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_a_widened_network_computes_the_same_and_its_new_filters_can_learn(batch_norm):
+    from hipqct.engine import keras_engine
+
+    config = TINY | {"batch_norm": batch_norm}
+    weights = random_weights(config)
+    wide_config, wide = widen_filters(config, weights, (4, 5, 4, 9), seed=3)
+    assert {name: weight.shape for name, weight in wide.items()} == weight_shapes(wide_config)
+    windows = np.random.default_rng(1).random((2, 16, 24, 8), dtype=np.float32)
+    first, second = (
+        keras_engine(c, w, 1).predict_windows(windows) for c, w in ((config, weights), (wide_config, wide))
+    )
+    np.testing.assert_allclose(second, first, atol=2e-6)
+    opened = wide | {"probability/kernel": np.ones((1, 1, 1, 4, 1), np.float32)}  # lets new filters through
+    silent = opened | {"up0_conv1/kernel": opened["up0_conv1/kernel"] * np.repeat([1, 0], 2)}
+    louder, less = (keras_engine(wide_config, w, 1).predict_windows(windows) for w in (opened, silent))
+    assert np.abs(louder - less).max() > 0.01
+    again = widen_filters(config, weights, (4, 5, 4, 9), seed=3)[1]
+    other = widen_filters(config, weights, (4, 5, 4, 9), seed=4)[1]
+    assert all(np.array_equal(again[name], wide[name]) for name in wide)
+    assert not np.array_equal(other["down0_conv0/kernel"], wide["down0_conv0/kernel"])
+
+
+@pytest.mark.parametrize("filters", [(2, 3, 4), (2, 3, 3, 5)])
+def test_a_network_is_not_narrowed(filters):
+    with pytest.raises(ModelError, match=r"A model of \(2, 3, 4, 5\) filters cannot go on as one of"):
+        widen_filters(TINY, random_weights(TINY), filters)
 
 
 def test_output_is_a_probability_at_full_resolution():

@@ -96,7 +96,9 @@ def add_training_options(train) -> None:
         default=float("inf"),
         help="bound on this call; phantoms come first, some 15 s each",
     )
-    train.add_argument("--first-model", type=Path, help="start from this model's weights")
+    train.add_argument(
+        "--first-model", type=Path, help="start from this model's weights, also of a smaller preset"
+    )
     train.add_argument("--piece-mb", type=float, help="write the weights in pieces of at most so many MB")
     train.add_argument("--float16", action="store_true", help="write kernels as float16: half the file")
     train.add_argument("--processes", type=int, default=1, help="phantoms at a time, up to 1.2 GB each")
@@ -144,6 +146,7 @@ def train_on_phantoms(options) -> None:
         options.piece_mb,
         "float16" if options.float16 else "float32",
         options.fold_norm,
+        options.dropout,
         _report_phantoms,
     )
     print(f"the model is in {options.folder}: plan.json, weights.h5, history.tsv, curves.png")

@@ -127,3 +127,52 @@ def fold_norms(config: dict, weights: dict[str, np.ndarray]) -> tuple[dict, dict
         folded[f"{conv}/kernel"] = folded[f"{conv}/kernel"] * scale.reshape(along)
         folded[f"{conv}/bias"] = (folded[f"{conv}/bias"] - mean) * scale + beta
     return folded_config, folded
+
+
+def widen_filters(
+    config: dict, weights: dict[str, np.ndarray], filters: tuple[int, ...], seed: int = 0
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """The same function in a network of more filters, for a training that is to go on with a larger one.
+
+    The filters that are there compute what they did: nothing new enters them. The new ones begin at random
+    (He et al. 2015, arXiv 1502.01852), fed by all channels, so that they can learn from the first step on.
+    Chen et al. 2016 (Net2Net, arXiv 1511.05641) split filters instead.
+
+    Args:
+        filters: of each level, from the finest down.
+
+    Returns:
+        The network's config with these filters, and its weights, float32.
+
+    Raises:
+        ModelError: the weights are not those of the network in ``config``, or a level would lose filters.
+    """
+    check_weights(weights, config)
+    narrow = tuple(config["filters"])
+    if len(filters) != len(narrow) or any(new < old for new, old in zip(filters, narrow, strict=True)):
+        raise ModelError(
+            f"A model of {narrow} filters cannot go on as one of {tuple(filters)}: choose a network with the "
+            "same levels and no fewer filters."
+        )
+    rng = np.random.default_rng(seed)
+    wide_config = {**config, "filters": tuple(filters)}
+    widened = {}
+    for name, shape in weight_shapes(wide_config).items():
+        weight = np.asarray(weights[name], np.float32)
+        if not name.endswith("/kernel"):
+            start = np.ones if name.endswith(("/gamma", "/moving_variance")) else np.zeros
+            widened[name] = start(shape, np.float32)
+            widened[name][: len(weight)] = weight
+            continue
+        # Seen with input channels last but one; transposed kernels are stored the other way round.
+        swap = name.endswith("_transpose/kernel")
+        weight, shape = (weight.swapaxes(3, 4), (*shape[:3], *shape[:2:-1])) if swap else (weight, shape)
+        (old_in, old_out), inputs = weight.shape[3:], shape[3]
+        entering = np.arange(old_in)
+        if name.startswith("up") and name.endswith("_conv0/kernel"):  # skipped channels come first
+            entering[old_in // 2 :] += (inputs - old_in) // 2
+        wide = rng.normal(0, np.sqrt(2 / (np.prod(shape[:3]) * inputs)), shape).astype(np.float32)
+        wide[..., :old_out] = 0
+        wide[..., entering, :old_out] = weight
+        widened[name] = wide.swapaxes(3, 4) if swap else wide
+    return wide_config, widened

@@ -16,7 +16,7 @@ from hipqct.errors import AnatomyError, ModelError
 from hipqct.io.dataset import Dataset, Hip, write_dataset
 from hipqct.io.files import hash_file, replace_when_done
 from hipqct.io.models import read_model
-from hipqct.network import PRESETS, check_precision, check_weights, fold_norms
+from hipqct.network import PRESETS, check_precision, check_weights, fold_norms, widen_filters
 from hipqct.phantom import SYNTHETIC
 from hipqct.phantom.generate import femur_mask, generate_phantom
 from hipqct.phantom.parameters import TRAIN_SEEDS, VALIDATION_SEEDS, sample_parameters
@@ -55,6 +55,7 @@ def train_on_phantoms(
     piece_mb: float | None = None,
     kernel_dtype: str = "float32",
     fold_norm: bool = False,
+    dropout: float | None = None,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Make phantoms of the training and validation seeds, then train, or go on with, a model on them.
@@ -69,25 +70,32 @@ def train_on_phantoms(
         choices: values for fields of `hipqct.train.Recipe`.
         minutes: bound on this call, phantoms included; one epoch is always done once they are made.
         first_model_dir: start from this model's weights instead of from random ones, and with batch
-            normalisation only if it has it.
+            normalisation only if it has it. Of fewer filters, it is widened (`hipqct.network.widen_filters`).
         processes: for the phantoms.
         piece_mb: write the weights in pieces of at most so many MB.
         kernel_dtype: ``float16`` halves the weights file.
         fold_norm: train the first model without its batch normalisation, see `hipqct.network.fold_norms`:
             what is trained is then exactly what inference computes, whatever a batch's own statistics.
+        dropout: share of features dropped before the last layer, if not the preset's.
         tell: called with (phantoms done, phantoms in all).
 
     Raises:
         ModelError: the minutes are over before the phantoms are made, none of them gave a crop, a first model
-            is missing or of another preset, or the backend does not take the precision.
+            is missing or has more filters, the backend does not take the precision, or dropout is no share.
     """
     check_precision((choices or {}).get("precision", "float32"), backend)
     network, first_weights = dict(PRESETS[preset]), None
+    if dropout is not None:
+        if not 0 <= dropout < 1:
+            raise ModelError(f"a share of {dropout} of the features cannot be dropped: choose 0 to below 1")
+        network["dropout"] = dropout
     if first_model_dir:
         first_plan, first_weights = read_model(first_model_dir)
         if fold_norm:
             first_plan["network"], first_weights = fold_norms(first_plan["network"], first_weights)
         network["batch_norm"] = first_plan["network"]["batch_norm"]
+        seed = (choices or {}).get("seed", 0)
+        _, first_weights = widen_filters(first_plan["network"], first_weights, network["filters"], seed)
         check_weights(first_weights, network)
     elif fold_norm:
         raise ModelError("batch normalisation is folded from a trained model only: add --first-model")
