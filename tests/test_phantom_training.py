@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from test_vnet import random_weights
 
+from hipqct import cli
 from hipqct.errors import ModelError
 from hipqct.io.dataset import Dataset
 from hipqct.io.models import read_model, write_model
@@ -114,6 +115,39 @@ def test_what_a_first_model_cannot_give_is_told_before_phantoms_are_made(
     first_model_dir = first and tmp_path / first
     with pytest.raises(ModelError, match=message):
         train_on_phantoms(tmp_path / "m", 1, 1, preset, first_model_dir=first_model_dir, fold_norm=True)
+
+
+def test_every_option_of_the_command_reaches_the_training(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    tiny = COMPACT | {"filters": (2, 3, 4, 5)}
+    plan = {**Recipe().plan(), "name": "first", "network": tiny, "training": {}}
+    write_model(tmp_path / "first", plan, random_weights(tiny))
+    folder = tmp_path / "m" / phantom_training.CROPS_FOLDER
+    folder.mkdir(parents=True)
+    for seed in (TRAIN_SEEDS[0], VALIDATION_SEEDS[0]):
+        ct = np.random.default_rng(seed).integers(-100, 900, (32, 32, 8)).astype(np.int16)
+        np.savez(folder / f"{seed}_left.npz", ct=ct, mask=ct > 500)
+        (folder / f"{seed}.done").touch()
+    words = (
+        "--phantoms 1 --validation 1 --preset compact --backend tensorflow --minutes 5 --fold-norm "
+        "--dropout 0.1 --piece-mb 0.2 --float16 --processes 1 --threads 1 --steps 2 --steps-per-epoch 1 "
+        "--batch 1 --seed 7 --learning-rate 0.002 --final-learning-rate 0.001 --alpha 1e-5 "
+        "--patch 16 24 8 --clip-hu -100 900 --precision float32"
+    )
+    command = ["train", str(tmp_path / "m"), "--first-model", str(tmp_path / "first"), *words.split()]
+    assert cli.main(command) == 0
+    plan, weights = read_model(tmp_path / "m")
+    assert plan["network"] == COMPACT | {"filters": [8, 16, 32, 64], "batch_norm": False, "dropout": 0.1} | {
+        key: list(COMPACT[key]) for key in ("encoder_convolutions", "decoder_convolutions")
+    }
+    assert plan["normalisation"]["clip_hu"] == [-100, 900]
+    wanted = {"batch": 1, "steps": 2, "steps_per_epoch": 1, "seed": 7, "patch": [16, 24, 8], "alpha": 1e-5}
+    wanted |= {"learning_rate": 0.002, "final_learning_rate": 0.001, "precision": "float32"}
+    assert {key: plan["training"][key] for key in wanted} == wanted
+    assert len(list((tmp_path / "m").glob("weights.h5.*"))) > 1
+    kernel = weights["down3_conv1/kernel"]
+    assert np.array_equal(kernel, kernel.astype(np.float16))
+    assert read_table(tmp_path / "m/history.tsv")["step"].tolist() == [1, 2]
 
 
 def test_dropout_is_a_share(tmp_path, monkeypatch):

@@ -99,6 +99,7 @@ def add_training_options(train) -> None:
     train.add_argument(
         "--first-model", type=Path, help="start from this model's weights, also of a smaller preset"
     )
+    train.add_argument("--dropout", type=float, help="share of features dropped, if not the preset's")
     train.add_argument("--piece-mb", type=float, help="write the weights in pieces of at most so many MB")
     train.add_argument("--float16", action="store_true", help="write kernels as float16: half the file")
     train.add_argument("--processes", type=int, default=1, help="phantoms at a time, up to 1.2 GB each")
