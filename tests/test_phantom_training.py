@@ -46,13 +46,25 @@ def test_crops_of_a_phantom_are_left_hips_and_made_once(tmp_path, monkeypatch):
     phantom_training.build_crops([TRAIN_SEEDS[0]], tmp_path, 1, lambda done, total: None)
 
 
-def test_a_model_is_trained_on_phantoms_of_the_seeds_set_apart(tmp_path):
-    folder = tmp_path / "m" / phantom_training.CROPS_FOLDER
+def write_crops(model_dir, pixels: int, training: int = 1) -> None:
+    """Crops as if of phantoms that were made before: of so many training seeds and one for validation."""
+    folder = model_dir / phantom_training.CROPS_FOLDER
     folder.mkdir(parents=True)
-    for seed in (*TRAIN_SEEDS[:3], VALIDATION_SEEDS[0]):
-        ct = np.random.default_rng(seed).integers(-100, 900, (32, 32, 8)).astype(np.int16)
+    for seed in (*TRAIN_SEEDS[:training], VALIDATION_SEEDS[0]):
+        ct = np.random.default_rng(seed).integers(-100, 900, (pixels, pixels, 8)).astype(np.int16)
         np.savez(folder / f"{seed}_left.npz", ct=ct, mask=ct > 500)
         (folder / f"{seed}.done").touch()
+
+
+def write_first_model(folder, network: dict) -> dict[str, np.ndarray]:
+    """A model of random weights, which are returned."""
+    weights = random_weights(network)
+    write_model(folder, {**Recipe().plan(), "name": "first", "network": network, "training": {}}, weights)
+    return weights
+
+
+def test_a_model_is_trained_on_phantoms_of_the_seeds_set_apart(tmp_path):
+    write_crops(tmp_path / "m", 32, training=3)
     choices = {"patch": (16, 16, 8), "steps": 2, "steps_per_epoch": 1, "window": (32, 32, 8)}
     train_on_phantoms(tmp_path / "m", 3, 1, choices=choices, minutes=0, piece_mb=1)
     assert read_table(tmp_path / "m/history.tsv")["step"].tolist() == [1]
@@ -74,23 +86,14 @@ def test_a_model_is_trained_on_phantoms_of_the_seeds_set_apart(tmp_path):
 def test_stages_go_on_without_batch_normalisation_and_with_more_filters(tmp_path):
     choices = {"patch": (16, 16, 8), "steps": 1, "batch": 1, "window": (16, 16, 8), "seed": 7}
     choices |= {"learning_rate": 0.0, "final_learning_rate": 0.0}
-    weights = random_weights(COMPACT)
-    write_model(
-        tmp_path / "first", {**Recipe().plan(), "name": "first", "network": COMPACT, "training": {}}, weights
-    )
-    folded_config, folded = fold_norms(COMPACT, weights)
+    folded_config, folded = fold_norms(COMPACT, write_first_model(tmp_path / "first", COMPACT))
     _, wide = widen_filters(folded_config, folded, MEDIUM["filters"], 7)
     for stage, first, preset, fold_norm, wanted in (
         ("second", "first", "compact", True, folded),
         ("third", "second", "compact", False, folded),
         ("fourth", "first", "medium", True, wide),
     ):
-        folder = tmp_path / stage / phantom_training.CROPS_FOLDER
-        folder.mkdir(parents=True)
-        for seed in (TRAIN_SEEDS[0], VALIDATION_SEEDS[0]):
-            ct = np.random.default_rng(seed).integers(-100, 900, (16, 16, 8)).astype(np.int16)
-            np.savez(folder / f"{seed}_left.npz", ct=ct, mask=ct > 500)
-            (folder / f"{seed}.done").touch()
+        write_crops(tmp_path / stage, 16)
         train_on_phantoms(
             tmp_path / stage, 1, 1, preset, choices=choices,
             first_model_dir=tmp_path / first, fold_norm=fold_norm, dropout=0.1,
@@ -110,8 +113,7 @@ def test_what_a_first_model_cannot_give_is_told_before_phantoms_are_made(
     tmp_path, monkeypatch, preset, first, message
 ):
     monkeypatch.setattr(phantom_training, "build_crops", None)
-    plan = {**Recipe().plan(), "name": "first", "network": MEDIUM, "training": {}}
-    write_model(tmp_path / "first", plan, random_weights(MEDIUM))
+    write_first_model(tmp_path / "first", MEDIUM)
     first_model_dir = first and tmp_path / first
     with pytest.raises(ModelError, match=message):
         train_on_phantoms(tmp_path / "m", 1, 1, preset, first_model_dir=first_model_dir, fold_norm=True)
@@ -119,15 +121,8 @@ def test_what_a_first_model_cannot_give_is_told_before_phantoms_are_made(
 
 def test_every_option_of_the_command_reaches_the_training(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    tiny = COMPACT | {"filters": (2, 3, 4, 5)}
-    plan = {**Recipe().plan(), "name": "first", "network": tiny, "training": {}}
-    write_model(tmp_path / "first", plan, random_weights(tiny))
-    folder = tmp_path / "m" / phantom_training.CROPS_FOLDER
-    folder.mkdir(parents=True)
-    for seed in (TRAIN_SEEDS[0], VALIDATION_SEEDS[0]):
-        ct = np.random.default_rng(seed).integers(-100, 900, (32, 32, 8)).astype(np.int16)
-        np.savez(folder / f"{seed}_left.npz", ct=ct, mask=ct > 500)
-        (folder / f"{seed}.done").touch()
+    write_first_model(tmp_path / "first", COMPACT | {"filters": (2, 3, 4, 5)})
+    write_crops(tmp_path / "m", 32)
     words = (
         "--phantoms 1 --validation 1 --preset compact --backend tensorflow --minutes 5 --fold-norm "
         "--dropout 0.1 --piece-mb 0.2 --float16 --processes 1 --threads 1 --steps 2 --steps-per-epoch 1 "

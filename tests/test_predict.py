@@ -208,23 +208,35 @@ def test_adaptive_windows_begin_with_an_odd_step_and_three_steps_at_least(window
     assert step == 1 or len(range(0, windows, step)) >= 4
 
 
-def test_adaptive_windows_are_all_computed_where_they_contradict_each_other():
+def predict_contradictions(ct: np.ndarray) -> tuple[np.ndarray, Counting]:
+    """By a network whose windows contradict each other; the same window always gets the same answer."""
     rng = np.random.default_rng(5)
     noisy = {}
 
     def contradict(windows):
-        """The same window always gets the same random answer, and every window another one."""
         return np.stack(
             [noisy.setdefault(w.tobytes(), rng.uniform(0.2, 0.8, w.shape)) * (w > 0.5) for w in windows]
         )
 
-    ct = bone_ct() + np.random.default_rng(1).integers(0, 9, (128, 96, 40), dtype=np.int16)
+    ct = ct + np.random.default_rng(1).integers(0, 9, ct.shape, dtype=np.int16)
     counted = Counting(contradict)
-    probability = predict_probability(counted.engine(), ct, PLAN, "adaptive")
+    return predict_probability(counted.engine(), ct, PLAN, "adaptive"), counted
+
+
+def test_adaptive_windows_are_all_computed_where_they_contradict_each_other():
+    ct = bone_ct()
+    probability, counted = predict_contradictions(ct)
     near = {z for z in window_starts(40, 8, 1) if z <= 29 and z + 8 > 6}
     others = len(near - {*window_starts(40, 8, 8)})  # the survey's windows vote too
     assert counted.shapes[5:] == [(56, 64, 8)] * 5 + [(128, 96, 8)] * 5 + [(56, 64, 8)] * others
     assert probability.shape == ct.shape
+
+
+def test_no_window_is_computed_twice_where_the_first_survey_was_of_the_whole_plane():
+    _, counted = predict_contradictions(np.maximum(bone_ct(x=8, y=10), bone_ct(x=30, y=60)))
+    near = {z for z in window_starts(40, 8, 1) if z <= 29 and z + 8 > 6}
+    others = len(near - {*window_starts(40, 8, 8)})
+    assert counted.shapes == [(*WIDE, 8)] * 5 + [(128, 96, 8)] * 5 + [(72, 96, 8)] * others
 
 
 def test_adaptive_windows_leave_specks_to_the_survey():

@@ -132,8 +132,8 @@ def adapt_windows(engine: Engine, padded: np.ndarray, weights: np.ndarray) -> np
     A survey of windows end to end finds where the femur may be (`survey_femur`). Only there, 16 pixels round
     it, every seventh window, or more of few, is computed and joins the survey's (see `first_step`). How the
     windows scatter tells how much of the mask the others would change (systematic sampling taken as random,
-    which overestimates). Where that is more than `DOUBT`, the survey is made anew, of the whole plane, and
-    all windows are computed round what it finds. Outside, the survey stands, and 0 where it did not look.
+    which overestimates). Where that is more than `DOUBT`, the whole plane is surveyed, unless it was, and all
+    windows are computed round what is seen there. Outside, the survey stands, and 0 where it did not look.
 
     Args:
         padded: normalised, in plane a multiple of 8.
@@ -141,22 +141,27 @@ def adapt_windows(engine: Engine, padded: np.ndarray, weights: np.ndarray) -> np
     """
     slices = len(weights)
     every = window_starts(padded.shape[2], slices, 1)
-    ends = {*window_starts(padded.shape[2], slices, slices)}
+    ends = window_starts(padded.shape[2], slices, slices)
     shares = zip(padded.shape[:2], USUAL_PLACE, strict=True)
     usual = tuple(_on_stride(size * low, size * high, size) for size, (low, high) in shares)
-    for place, all_of_them in ((usual, False), (_whole(padded), True)):
-        votes, seen = survey_femur(engine, padded, weights, sorted(ends), place)
-        result = np.zeros(padded.shape, np.float32)
-        result[votes.region] = votes.mean()
+    whole, surveyed = _whole(padded), None
+    for place, all_of_them in ((usual, False), (whole, True)):
+        if surveyed != whole:
+            votes, seen = survey_femur(engine, padded, weights, ends, place)
+            surveyed = votes.region
+            result = np.zeros(padded.shape, np.float32)
+            result[surveyed] = votes.mean()
         if not seen.any():
             break
         held = np.flatnonzero(seen.any(axis=(0, 1)))
         near = [z for z in every if z <= held[-1] and z + slices > held[0]]
         votes.region = _around(seen)
-        votes.cast(sorted({*(near if all_of_them else near[:: first_step(len(near))]), near[-1]} - ends))
+        votes.cast(near if all_of_them else [*near[:: first_step(len(near))], near[-1]])
         result[votes.region] = mean = votes.mean()
-        change = votes.expected_change(sorted({*near} | ends))
-        log.info("%s windows of %s x %s pixels, expected change %.5f", votes.cast_of, *mean.shape[:2], change)
+        change = votes.expected_change(sorted({*near, *ends}))
+        log.info(
+            "%s windows of %s x %s pixels, expected change %.5f", len(votes.starts), *mean.shape[:2], change
+        )
         if change <= DOUBT:
             break
     return result
@@ -229,11 +234,12 @@ class Votes:
         self.total = np.zeros(self.stack.shape, np.float32)
         self.squares = np.zeros(self.stack.shape, np.float32)
         self.weight, self.count = np.zeros((2, self.stack.shape[2]), np.float32)
-        self.cast_of = 0
+        self.starts = set()
 
     def cast(self, starts: list[int]) -> None:
-        """Compute the windows that start at these slices."""
+        """Compute the windows that start at these slices and were not cast yet."""
         slices = len(self.weights)
+        starts = sorted({*starts} - self.starts)
         stack, total, squares = (a[self.region] for a in (self.stack, self.total, self.squares))
         for first in range(0, len(starts), self.engine.batch):
             chunk = starts[first : first + self.engine.batch]
@@ -244,7 +250,7 @@ class Votes:
                 squares[:, :, held] += self.weights * probability**2
                 self.weight[held] += self.weights
                 self.count[held] += 1
-        self.cast_of += len(starts)
+        self.starts.update(starts)
 
     def mean(self) -> np.ndarray:
         """Mean probability in the region; 0 in slices without a vote."""

@@ -83,7 +83,8 @@ def train_on_phantoms(
         ModelError: the minutes are over before the phantoms are made, none of them gave a crop, a first model
             is missing or has more filters, the backend does not take the precision, or dropout is no share.
     """
-    check_precision((choices or {}).get("precision", "float32"), backend)
+    choices = choices or {}
+    check_precision(choices.get("precision", "float32"), backend)
     network, first_weights = dict(PRESETS[preset]), None
     if dropout is not None:
         if not 0 <= dropout < 1:
@@ -94,8 +95,9 @@ def train_on_phantoms(
         if fold_norm:
             first_plan["network"], first_weights = fold_norms(first_plan["network"], first_weights)
         network["batch_norm"] = first_plan["network"]["batch_norm"]
-        seed = (choices or {}).get("seed", 0)
-        _, first_weights = widen_filters(first_plan["network"], first_weights, network["filters"], seed)
+        _, first_weights = widen_filters(
+            first_plan["network"], first_weights, network["filters"], choices.get("seed", 0)
+        )
         check_weights(first_weights, network)
     elif fold_norm:
         raise ModelError("batch normalisation is folded from a trained model only: add --first-model")
@@ -107,7 +109,7 @@ def train_on_phantoms(
     set_backend(backend)  # after the processes that make phantoms have ended
     from hipqct.train import Crop, Recipe
 
-    recipe = replace(Recipe(), network=network, **(choices or {}))
+    recipe = replace(Recipe(), network=network, **choices)
     dataset_path = model_dir / "phantoms.h5"
     hips = [(part, folder / f"{seed}_{side}.npz") for part in seeds for seed in seeds[part] for side in SIDES]
     hips = [(part, path) for part, path in hips if path.is_file()]
