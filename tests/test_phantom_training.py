@@ -145,6 +145,17 @@ def test_every_option_of_the_command_reaches_the_training(tmp_path, monkeypatch)
     assert read_table(tmp_path / "m/history.tsv")["step"].tolist() == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("words", "steps"), [("", "recipe's"), ("--minutes 5", None), ("--minutes 5 --steps 9", 9)]
+)
+def test_steps_are_the_recipes_or_fit_into_the_minutes(tmp_path, monkeypatch, words, steps):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    asked = {}
+    monkeypatch.setattr(phantom_training, "train_on_phantoms", lambda *_, **choices: asked.update(choices))
+    assert cli.main(["train", str(tmp_path), *words.split()]) == 0
+    assert asked["choices"].get("steps", "recipe's") == steps
+
+
 def test_dropout_is_a_share(tmp_path, monkeypatch):
     monkeypatch.setattr(phantom_training, "build_crops", None)
     with pytest.raises(ModelError, match="of the features cannot be dropped: choose 0"):

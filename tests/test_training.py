@@ -1,5 +1,7 @@
 """The training step: a model per fold, and it goes on where it was stopped with the same result."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,8 +11,9 @@ from hipqct.io.dataset import Dataset, Hip, write_dataset
 from hipqct.io.models import read_checkpoint, read_model
 from hipqct.io.tables import read_table
 from hipqct.network import PAPER, PRESETS
+from hipqct.steps import training
 from hipqct.steps.accuracy import judge_models, tabulate_training
-from hipqct.steps.training import make_recipe, train_fold, train_model
+from hipqct.steps.training import count_steps, make_recipe, train_fold, train_model
 
 SHAPE, SPACING_MM = (48, 48, 16), (2.0, 2.0, 5.0)
 SETTINGS = {
@@ -82,16 +85,10 @@ def test_a_fold_leaves_a_model_its_history_and_its_curves(tmp_path, dataset):
 
 
 def test_a_fold_that_was_stopped_goes_on_and_ends_with_the_same_history(tmp_path, dataset):
-    from hipqct.train import Crop
-
     longer = SETTINGS | {"epochs": 3}
     train_fold(dataset, tmp_path / "whole", "all", 1, longer)
     with Dataset(dataset) as data:
-        hips = data.hips()
-        crops = {
-            "training": [Crop(h.name, h.ct, h.mask) for h in hips if h.fold in (0, 2)],
-            "validation": [Crop(h.name, h.ct, h.mask) for h in hips if h.fold == 1],
-        }
+        crops = read_crops(data)
         recipe = make_recipe(longer, data, crops["training"])
         facts = {"name": "stopped", "training": {"data": "synthetic"}}
         args = (crops, tmp_path / "stopped", recipe, facts, "validation_dice")
@@ -106,6 +103,73 @@ def test_a_fold_that_was_stopped_goes_on_and_ends_with_the_same_history(tmp_path
             np.testing.assert_array_equal(values, before[name])
     expected, found = history(tmp_path / "whole"), history(tmp_path / "stopped")
     np.testing.assert_allclose(found, expected, rtol=2e-3)
+
+
+def read_crops(data) -> dict:
+    from hipqct.train import Crop
+
+    parts = {"training": (0, 2), "validation": (1,)}
+    return {
+        name: [Crop(h.name, h.ct, h.mask) for h in data.hips() if h.fold in folds]
+        for name, folds in parts.items()
+    }
+
+
+@pytest.mark.parametrize(("minutes", "wanted"), [(10, 200), (1, 7), (0, 1)])
+def test_as_many_steps_are_planned_as_fit_into_the_minutes(dataset, monkeypatch, minutes, wanted):
+    class Clock:
+        now_s = 0.0
+
+        def monotonic(self):
+            return self.now_s
+
+    class Model:
+        steps = 0
+
+        def train_on_batch(self, inputs, truth):
+            Model.steps += 1
+            clock.now_s += 20 if Model.steps == 1 else 2  # the first compiles
+
+    clock = Clock()
+    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr("hipqct.train.start_model", lambda recipe: Model())
+
+    def validate(model, crops, recipe):
+        clock.now_s += 8
+
+    monkeypatch.setattr("hipqct.train.validation_dice", validate)
+    with Dataset(dataset) as data:
+        crops = read_crops(data)
+        recipe = replace(make_recipe(SETTINGS, data, crops["training"]), steps=None, steps_per_epoch=20)
+        found = count_steps(crops["training"], {"validation": crops["validation"]}, recipe, minutes)
+    # Of 600 s a trial takes 20 + 5 x 2 and a validation 8; of nine tenths of the rest, 505.8 s, a last
+    # validation takes 8 and each step 2 with its share of the others, 8 / 20: 207, so 10 epochs of 20.
+    assert found == wanted
+
+
+def test_steps_that_were_planned_stand_when_the_training_goes_on(tmp_path, dataset, monkeypatch):
+    monkeypatch.setattr(training, "count_steps", lambda *_: 5)
+    with Dataset(dataset) as data:
+        crops = read_crops(data)
+        recipe = replace(make_recipe(SETTINGS, data, crops["training"]), steps=None)
+        recipe = replace(recipe, final_learning_rate=0.001)
+        args = (crops, tmp_path, recipe, {"name": "m", "training": {"data": "synthetic"}})
+        train_model(*args, minutes=0)
+        assert history(tmp_path)["step"].tolist() == [2]
+        monkeypatch.setattr(training, "count_steps", None)  # not asked again
+        train_model(*args, minutes=5)
+        train_model(*args, minutes=5)  # nothing is left to do
+    assert history(tmp_path)["step"].tolist() == [2, 4, 5]
+    assert history(tmp_path)["learning_rate"].iloc[-1] < 0.003
+    assert read_model(tmp_path)[0]["training"]["steps"] == 5
+
+
+def test_steps_that_fit_need_a_time(dataset):
+    with Dataset(dataset) as data:
+        crops = read_crops(data)
+        recipe = replace(make_recipe(SETTINGS, data, crops["training"]), steps=None)
+        with pytest.raises(ModelError, match="give the minutes, or the steps"):
+            count_steps(crops["training"], {}, recipe, float("inf"))
 
 
 def test_other_settings_start_anew(tmp_path, dataset):

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import sys
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def add_training_options(train) -> None:
     train.add_argument(
         "--minutes",
         type=float,
-        default=float("inf"),
+        default=math.inf,
         help="bound on this call; phantoms come first, some 15 s each",
     )
     train.add_argument(
@@ -104,8 +105,10 @@ def add_training_options(train) -> None:
     train.add_argument("--float16", action="store_true", help="write kernels as float16: half the file")
     train.add_argument("--processes", type=int, default=1, help="phantoms at a time, up to 1.2 GB each")
     train.add_argument("--threads", type=int, default=2)
+    train.add_argument(
+        "--steps", type=int, help="default: as many as fit into --minutes, 1000 without --minutes"
+    )
     for name, kind, default in (
-        ("--steps", int, 1000),
         ("--steps-per-epoch", int, 50),
         ("--batch", int, 2),
         ("--learning-rate", float, 1e-3),
@@ -125,7 +128,7 @@ def add_training_options(train) -> None:
 
 
 def train_on_phantoms(options) -> None:
-    """`hipqct train`: the learning rate falls along half a cosine over all steps, whatever the minutes."""
+    """`hipqct train`: without ``--steps`` as many as fit into ``--minutes``, or the recipe's number."""
     import os
 
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
@@ -134,6 +137,8 @@ def train_on_phantoms(options) -> None:
     recipe = ("batch", "steps", "steps_per_epoch", "learning_rate", "final_learning_rate", "alpha", "seed")
     choices = {name: getattr(options, name) for name in (*recipe, "precision")}
     choices |= {"patch": tuple(options.patch), "clip_hu": tuple(options.clip_hu)}
+    if options.steps is None and math.isinf(options.minutes):
+        del choices["steps"]
     phantom_training.train_on_phantoms(
         options.folder,
         options.phantoms,

@@ -58,7 +58,8 @@ class Recipe:
     """Everything that decides the outcome of a training, but for its data and first weights.
 
     The learning rate falls from ``learning_rate`` to ``final_learning_rate`` along half a cosine over
-    ``steps``; equal rates keep it constant, as in the paper. ``precision`` is Keras' policy: with
+    ``steps``; equal rates keep it constant, as in the paper. ``steps`` may be None until it is known how many
+    fit into the time (`hipqct.steps.training.count_steps`). ``precision`` is Keras' policy: with
     ``mixed_bfloat16`` layers compute in 16 bits from float32 weights, the last layer and the loss in float32.
     ``side`` is what the crops are turned to: ``left``, or ``both`` for crops as they are. Mirroring makes
     right femurs of left ones, so only a model for both sides may have it.
@@ -73,7 +74,7 @@ class Recipe:
     alpha: float = 1e-6
     patch: tuple[int, int, int] = (96, 96, 32)
     batch: int = 2
-    steps: int = 1000
+    steps: int | None = 1000
     steps_per_epoch: int = 50
     seed: int = 0
     precision: str = "float32"

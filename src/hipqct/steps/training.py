@@ -3,7 +3,9 @@
 import hashlib
 import importlib.util
 import logging
+import math
 import os
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -28,6 +30,9 @@ RECIPE_KEYS = (
     "precision",
 )
 WINDOW_SLICES = 32  # the paper's
+# A trial tells how long a step takes: so long at most, this share of the time, and so many steps.
+TRIAL_MINUTES, TRIAL_SHARE, TRIAL_STEPS = 0.5, 0.05, 1000
+TIME_USED = 0.9  # share of the time that steps are planned for: the rest is for checkpoints and slower steps
 
 
 def train_fold(dataset_path, model_dir, cohort: str, fold: int, settings: dict) -> None:
@@ -117,7 +122,7 @@ def train_model(
     recipe,
     facts: dict,
     chosen_by: str | None = None,
-    minutes: float = float("inf"),
+    minutes: float = math.inf,
     first_weights: dict | None = None,
     verbose: bool = False,
     piece_mb: float | None = None,
@@ -129,6 +134,7 @@ def train_model(
         crops: ``training``, and those to watch by name: lists of `hipqct.train.Crop`.
         facts: ``name`` and ``training`` of plan.json; the recipe is added to the latter.
         chosen_by: the history's column whose highest value chooses the weights; None keeps the last ones.
+        recipe: with ``steps`` None, the first call chooses as many as fit into its minutes.
         minutes: bound on this call; the same call later goes on.
         first_weights: start from these.
         piece_mb: write the weights in pieces of at most so many MB.
@@ -150,9 +156,16 @@ def train_model(
         if record["identity"] == identity:
             set_state(model, state)
             history, best, first_step = record["history"], kept, record["history"][-1]["step"]
+            recipe = replace(recipe, steps=record.get("steps", recipe.steps))
             log.info("Going on after step %d of %d", first_step, recipe.steps)
         else:
             log.warning("%s is of other data or settings: training starts anew", checkpoint)
+    if recipe.steps is None:
+        begun_s = time.monotonic()
+        recipe = replace(recipe, steps=count_steps(crops["training"], watched, recipe, minutes))
+        minutes -= (time.monotonic() - begun_s) / 60
+        model = start_model(recipe, first_weights)
+    training["steps"] = recipe.steps
 
     with _event_writer(model_dir / "events") as write_events:
 
@@ -161,7 +174,7 @@ def train_model(
             better = not history or not chosen_by or row[chosen_by] > max(r[chosen_by] for r in history)
             best = get_weights(model) if better else best
             history.append(row)
-            record = {"identity": identity, "history": history}
+            record = {"identity": identity, "steps": recipe.steps, "history": history}
             write_checkpoint(checkpoint, get_state(model), best, record)
             write_history(history, model_dir)
             write_events(row)
@@ -169,6 +182,37 @@ def train_model(
         train_vnet(model, crops["training"], watched, recipe, on_epoch, first_step, minutes, verbose)
     write_history(history, model_dir, with_curves=True)
     write_model(model_dir, plan, best, kernel_dtype, piece_mb)
+
+
+def count_steps(training: list, watched: dict, recipe, minutes: float) -> int:
+    """How many steps of a training fit into the minutes on this machine, by a trial whose model is dropped.
+
+    They are whole epochs, or less than one. The first half of the trial is not counted: it compiles, and
+    uses up the batches that were drawn ahead.
+    """
+    from hipqct.train import BatchFeed, feeding_threads, start_model, validation_dice
+
+    if math.isinf(minutes):
+        raise ModelError("steps are chosen to fit into a time: give the minutes, or the steps")
+    model, marks_s = start_model(recipe), [time.monotonic()]
+    end_s = marks_s[0] + 60 * minutes
+    trial_end_s = marks_s[0] + 60 * min(TRIAL_MINUTES, TRIAL_SHARE * minutes)
+    with BatchFeed(training, replace(recipe, steps=TRIAL_STEPS), 0, feeding_threads()) as feed:
+        while len(marks_s) <= 2 or (marks_s[-1] < trial_end_s and len(marks_s) <= TRIAL_STEPS):
+            model.train_on_batch(*feed.next())
+            marks_s.append(time.monotonic())
+    counted_s = marks_s[len(marks_s) // 2 :]
+    step_s = (counted_s[-1] - counted_s[0]) / (len(counted_s) - 1)
+    begun_s = time.monotonic()
+    for crops in watched.values():
+        validation_dice(model, crops, recipe)
+    validation_s = time.monotonic() - begun_s
+    time_s = TIME_USED * (end_s - time.monotonic())
+    epoch = recipe.steps_per_epoch
+    steps = max(1, int((time_s - validation_s) / (step_s + validation_s / epoch)))
+    steps -= steps % epoch if steps > epoch else 0
+    log.info("A step takes %.3f s, a validation %.1f s: %d steps are planned", step_s, validation_s, steps)
+    return steps
 
 
 def _identity(plan: dict, crops: dict, first_weights: dict | None) -> str:
