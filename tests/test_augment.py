@@ -17,6 +17,7 @@ from hipqct.augment import (
     draw_noise,
     draw_streaks,
 )
+from hipqct.errors import ModelError
 
 SPACING_MM = (0.8, 0.8, 3.0)
 SHAPE = (64, 64, 20)
@@ -147,6 +148,17 @@ def test_changes_of_probability_zero_are_never_drawn():
     drawn = draw_augmentation(np.random.default_rng(0), never)
     same = Augmentation(noise_seed=drawn.noise_seed, keep_head_end=drawn.keep_head_end)
     assert drawn == same
+
+
+def test_changes_are_drawn_a_share_as_often():
+    half = Ranges().times(0.5)
+    assert half.rotation == (0.25, (-15.0, 15.0)) and half.mirror[0] == 0
+    assert half.noise_grain == Ranges().noise_grain
+    assert {p for p, _ in vars(Ranges().times(0)).values()} == {0, 0.6}
+    assert Ranges().times(2).rotation[0] == 1
+    for share in (-0.1, 2.1):
+        with pytest.raises(ModelError, match="choose 0 to 2"):
+            Ranges().times(share)
 
 
 def test_mirroring_is_a_flip_across_the_sagittal_plane():

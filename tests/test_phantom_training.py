@@ -127,7 +127,7 @@ def test_every_option_of_the_command_reaches_the_training(tmp_path, monkeypatch)
         "--phantoms 1 --validation 1 --preset compact --backend tensorflow --minutes 5 --fold-norm "
         "--dropout 0.1 --piece-mb 0.2 --float16 --processes 1 --threads 1 --steps 2 --steps-per-epoch 1 "
         "--batch 1 --seed 7 --learning-rate 0.002 --final-learning-rate 0.001 --alpha 1e-5 "
-        "--patch 16 24 8 --clip-hu -100 900 --precision float32"
+        "--patch 16 24 8 --clip-hu -100 900 --precision float32 --augmentation 0.5"
     )
     command = ["train", str(tmp_path / "m"), "--first-model", str(tmp_path / "first"), *words.split()]
     assert cli.main(command) == 0
@@ -139,6 +139,7 @@ def test_every_option_of_the_command_reaches_the_training(tmp_path, monkeypatch)
     wanted = {"batch": 1, "steps": 2, "steps_per_epoch": 1, "seed": 7, "patch": [16, 24, 8], "alpha": 1e-5}
     wanted |= {"learning_rate": 0.002, "final_learning_rate": 0.001, "precision": "float32"}
     assert {key: plan["training"][key] for key in wanted} == wanted
+    assert plan["training"]["ranges"]["blur"] == [0.15, [0.3, 1.1]]
     assert len(list((tmp_path / "m").glob("weights.h5.*"))) > 1
     kernel = weights["down3_conv1/kernel"]
     assert np.array_equal(kernel, kernel.astype(np.float16))

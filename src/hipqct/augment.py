@@ -5,11 +5,13 @@ deterministic. Rotations and scalings act in physical space, because a voxel is 
 Mirroring turns a left femur into a right one: only a model for both sides may be trained with it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.ndimage import affine_transform, gaussian_filter, gaussian_filter1d, map_coordinates
 from scipy.spatial.transform import Rotation
+
+from hipqct.errors import ModelError
 
 BONE_HU = 150.0  # above this a voxel is taken to hold bone; fat, muscle and water lie below
 SOFT_TISSUE_HU = 50.0  # muscle, the fixed point of contrast
@@ -40,6 +42,18 @@ class Ranges:
         (0.5, 3.0),
     )  # SD in mm of a smooth displacement, each axis
     low_dose: tuple[float, tuple[float, float]] = (0.0, (10.0, 60.0))  # SD in HU of streaks from side to side
+
+    def times(self, share: float) -> "Ranges":
+        """The same with each change ``share`` times as probable, but for how often noise has a grain.
+
+        Raises:
+            ModelError: a probability would not lie within 0 to 1.
+        """
+        changed = {name: drawn for name, drawn in vars(self).items() if name != "noise_grain"}
+        most = max(p for p, _ in changed.values())
+        if not 0 <= share * most <= 1:
+            raise ModelError(f"augmentation {share} times as probable is none: choose 0 to {1 / most:.3g}")
+        return replace(self, **{name: (share * p, drawn) for name, (p, drawn) in changed.items()})
 
 
 @dataclass(frozen=True)

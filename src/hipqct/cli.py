@@ -119,6 +119,9 @@ def add_training_options(train) -> None:
         train.add_argument(name, type=kind, default=default)
     train.add_argument("--patch", type=int, nargs=3, default=(96, 96, 32), metavar="N")
     train.add_argument("--clip-hu", type=float, nargs=2, default=(-200.0, 1500.0), metavar="HU")
+    train.add_argument(
+        "--augmentation", type=float, default=1.0, help="share of the recipe's probabilities; 0: never"
+    )
     train.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32")
     train.add_argument(
         "--fold-norm",
@@ -132,11 +135,13 @@ def train_on_phantoms(options) -> None:
     import os
 
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
+    from hipqct.augment import Ranges
     from hipqct.steps import phantom_training
 
     recipe = ("batch", "steps", "steps_per_epoch", "learning_rate", "final_learning_rate", "alpha", "seed")
     choices = {name: getattr(options, name) for name in (*recipe, "precision")}
     choices |= {"patch": tuple(options.patch), "clip_hu": tuple(options.clip_hu)}
+    choices["ranges"] = Ranges().times(options.augmentation)
     if options.steps is None and math.isinf(options.minutes):
         del choices["steps"]
     phantom_training.train_on_phantoms(
