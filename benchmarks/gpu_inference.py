@@ -102,7 +102,7 @@ def time_cohort(crops: list[np.ndarray], model: str, scheme: str) -> float:
             path.parent.mkdir(parents=True)
             write_roi(Image(ct, (0.8, 0.8, 3.0)), path, {"side": "left"})
         first = paths[0].with_name("probability.h5")
-        segment_femur(paths[0], first, [model], step, blend, ends, "gpu", 4, hips_ahead=10**6)
+        segment_femur(paths[0], first, [model / "plan.json"], step, blend, ends, "gpu", 4, hips_ahead=10**6)
         finished = sorted(p.stat().st_mtime for p in Path(folder).rglob("*probability.h5"))
         assert len(finished) == len(crops), finished
         return (finished[-1] - finished[0]) / (len(finished) - 1)
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--crops", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--merge", type=Path, metavar="FOLDER")
-    parser.add_argument("--model", default=str(PROJECT / "resources/models/paper"))
+    parser.add_argument("--model", default=str(PROJECT / "resources/models/medium"))
     options = parser.parse_args()
     if options.merge:
         merge(options.merge, options.model)

@@ -1,13 +1,15 @@
 """The choice of the device, never in silence."""
 
-import subprocess
-import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from hipqct import engine
+from hipqct import engine, smk
 from hipqct.engine import select_device
 from hipqct.errors import ModelError
+from hipqct.network import COMPACT, weight_shapes
+from hipqct.vnet_openvino import build_graph, compile_graph
 
 
 def test_gpu_on_a_machine_without_one_is_refused(monkeypatch):
@@ -38,14 +40,36 @@ def test_unknown_device_is_a_programming_error():
 
 
 def test_hidden_cards_are_not_visible(monkeypatch):
+    monkeypatch.setattr(engine, "NVIDIA_DEVICE_FILES", "null")  # of which every machine has one
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert engine.gpu_is_visible()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert not engine.gpu_is_visible()
 
 
-def test_segmentation_on_the_cpu_never_loads_tensorflow():
-    code = (
-        "import sys, hipqct.steps.segmentation, hipqct.engine, hipqct.vnet_openvino\n"
-        "hipqct.engine.select_device('cpu')\n"
-        "raise SystemExit('tensorflow' in sys.modules or 'keras' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+@pytest.mark.parametrize(
+    ("device", "visible", "local", "asks"),
+    [
+        ("auto", False, True, False),
+        ("auto", True, True, True),
+        ("auto", False, False, True),
+        ("cpu", True, False, False),
+        ("gpu", False, True, True),
+    ],
+)
+def test_jobs_ask_for_a_gpu_only_where_there_may_be_one(monkeypatch, device, visible, local, asks):
+    monkeypatch.setattr(smk, "gpu_is_visible", lambda: visible)
+    assert smk.may_use_gpu(device, SimpleNamespace(local_exec=local)) is asks
+
+
+def test_a_job_without_a_gpu_of_its_own_takes_none():
+    assert smk.granted_device("auto", 0) == "cpu"
+    assert smk.granted_device("auto", 1) == "auto"
+    assert smk.granted_device("gpu", 0) == "gpu"  # an error where it cannot be had
+
+
+def test_jobs_side_by_side_are_not_pinned_to_the_same_cores():
+    shapes = weight_shapes(COMPACT)
+    weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    compiled = compile_graph(build_graph(COMPACT, weights), 1)
+    assert compiled.get_property("ENABLE_CPU_PINNING") is False

@@ -1,5 +1,9 @@
 """segment_femur: files in, files out, right hips mirrored, misfits refused."""
 
+import subprocess
+import sys
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -43,9 +47,15 @@ def make_roi(side="left", spacing_mm=(0.8, 0.8, 3.0)) -> Image:
     return Image(ct[::-1] if side == "right" else ct, spacing_mm, (10.0, -20.0, 30.0))
 
 
+def plans(*model_dirs):
+    return [folder / "plan.json" for folder in model_dirs]
+
+
 def segment(folder, model_dir, side="left", **geometry):
     write_roi(make_roi(side, **geometry), folder / "roi.h5", {"side": side})
-    segment_femur(folder / "roi.h5", folder / "probability.h5", [model_dir], 2, "uniform", "as-is", "cpu", 1)
+    segment_femur(
+        folder / "roi.h5", folder / "probability.h5", plans(model_dir), 2, "uniform", "as-is", "cpu", 1
+    )
     return read_probability(folder / "probability.h5")
 
 
@@ -80,7 +90,20 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path, model_dir, monkeypatch):
     write_roi(make_roi(), tmp_path / "roi.h5", {"side": "left"})
     with pytest.raises(ModelError, match="no GPU can be seen"):
         out = tmp_path / "probability.h5"
-        segment_femur(tmp_path / "roi.h5", out, [model_dir], 1, "uniform", "as-is", "gpu", 1)
+        segment_femur(tmp_path / "roi.h5", out, plans(model_dir), 1, "uniform", "as-is", "gpu", 1)
+
+
+def test_segmentation_on_the_cpu_never_loads_tensorflow(tmp_path, model_dir):
+    write_roi(make_roi(), tmp_path / "roi.h5", {"side": "left"})
+    code = (
+        "import sys\n"
+        "from hipqct.steps.segmentation import segment_femur\n"
+        f"paths = ['{tmp_path}/roi.h5', '{tmp_path}/p.h5', ['{model_dir}/plan.json']]\n"
+        "segment_femur(*paths, 2, 'uniform', 'as-is', 'cpu', 1)\n"
+        "raise SystemExit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert (tmp_path / "p.h5").is_file()
 
 
 def test_the_file_holds_bytes(tmp_path, model_dir):
@@ -96,7 +119,7 @@ def test_several_models_are_averaged(tmp_path, model_dir):
     write_roi(make_roi(), tmp_path / "roi.h5", {"side": "left"})
     maps = []
     for models in ([model_dir], [other_dir], [model_dir, other_dir]):
-        segment_femur(tmp_path / "roi.h5", tmp_path / "p.h5", models, 2, "uniform", "as-is", "cpu", 1)
+        segment_femur(tmp_path / "roi.h5", tmp_path / "p.h5", plans(*models), 2, "uniform", "as-is", "cpu", 1)
         probability, facts = read_probability(tmp_path / "p.h5")
         maps.append(probability.array)
     assert np.abs(maps[0] - maps[1]).max() > 0.1
@@ -117,16 +140,21 @@ def study(folder, hips):
 def run(folder, model_dir, subject, side="left", step=2, **options):
     hip = folder / subject / side
     windows = (step, "uniform", "as-is")
-    segment_femur(hip / "roi.h5", hip / "probability.h5", [model_dir], *windows, "auto", 1, **options)
+    segment_femur(hip / "roi.h5", hip / "probability.h5", plans(model_dir), *windows, "auto", 1, **options)
     return read_probability(hip / "probability.h5")
 
 
 @pytest.fixture()
 def loads(monkeypatch):
-    """How often the network is made ready."""
+    """How often the network is made ready, by an engine that says it is a GPU's."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     made, load_engine = [], engine.load_engine
-    monkeypatch.setattr(engine, "load_engine", lambda *a: made.append(a) or load_engine(*a))
+
+    def load(*arguments):
+        made.append(arguments)
+        return replace(load_engine(*arguments), device="gpu")
+
+    monkeypatch.setattr(engine, "load_engine", load)
     return made
 
 
@@ -189,7 +217,36 @@ def test_a_bad_crop_harms_no_other_hip(tmp_path, model_dir, loads):
         run(tmp_path, model_dir, "B")
 
 
-def test_on_the_cpu_a_job_keeps_to_its_own_hip(tmp_path, model_dir, loads):
+def test_a_model_whose_plan_changed_is_another_one(tmp_path, model_dir, loads):
+    changed = tmp_path / "changed"
+    write_model(changed, PLAN | {"normalisation": {"clip_hu": [0, 1000]}}, read_model(model_dir)[1])
     study(tmp_path, [("A", "left"), ("B", "left")])
-    run(tmp_path, model_dir, "A")
+    first, _ = run(tmp_path, model_dir, "A", hips_ahead=8)
+    again, _ = run(tmp_path, changed, "B")
+    assert len(loads) == 2
+    assert np.abs(first.array - again.array).max() > 0.01
+
+
+def test_a_hip_that_has_a_result_by_other_settings_waits_too(tmp_path, model_dir, loads):
+    study(tmp_path, [("A", "left"), ("B", "left"), ("C", "left")])
+    run(tmp_path, model_dir, "A", hips_ahead=1)
+    for subject in "BC":
+        run(tmp_path, model_dir, subject)
+    assert len(loads) == 2  # one of the two was taken
+    run(tmp_path, model_dir, "A", hips_ahead=8)
+    assert not list(tmp_path.glob("*/*/.ahead*"))
+    run(tmp_path, model_dir, "A", step=4, hips_ahead=8)
+    assert len(list(tmp_path.glob("[BC]/*/.ahead.probability.h5"))) == 2
+
+
+def test_the_subjects_other_hip_comes_first(tmp_path, model_dir, loads):
+    study(tmp_path, [(subject, side) for subject in "ABCDE" for side in ("left", "right")])
+    run(tmp_path, model_dir, "C", hips_ahead=1)
+    assert [path.parent for path in tmp_path.glob("*/*/.ahead*")] == [tmp_path / "C/right"]
+
+
+def test_on_the_cpu_a_job_keeps_to_its_own_hip(tmp_path, model_dir, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    study(tmp_path, [("A", "left"), ("B", "left")])
+    run(tmp_path, model_dir, "A", hips_ahead=8)
     assert not list(tmp_path.glob("*/*/.ahead*"))

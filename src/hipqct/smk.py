@@ -5,6 +5,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+from hipqct.engine import gpu_is_visible
 from hipqct.errors import HipqctError
 from hipqct.io.files import write_json
 from hipqct.progress import chain_status_by_times, failure_record
@@ -47,6 +48,26 @@ def _start_logging(log_path: Path):
     handlers[1].setLevel(logging.WARNING)
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, handlers=handlers, force=True)
     logging.captureWarnings(True)
+
+
+def may_use_gpu(device: str, workflow) -> bool:
+    """Whether inference jobs ask for a GPU: where this machine has one, or where others run the jobs.
+
+    Jobs that ask for one run one after the other under ``--resources gpu=1``; on the CPU they need not.
+
+    Args:
+        device: the config's ``segment/device``.
+    """
+    return device == "gpu" or (device == "auto" and (gpu_is_visible() or not workflow.local_exec))
+
+
+def granted_device(device: str, gpus: int) -> str:
+    """The device that a job may use: without a GPU of its own ``auto`` is the CPU, whatever can be seen.
+
+    Args:
+        device: the config's ``segment/device``; gpus: the job's share of the resource ``gpu``.
+    """
+    return "cpu" if device == "auto" and not gpus else device
 
 
 def finish_cohort(sheet_path, results_dir, cohort_dir, solving: bool):

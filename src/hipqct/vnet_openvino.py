@@ -57,6 +57,10 @@ def build_graph(config: dict, weights: dict[str, np.ndarray]) -> ov.Model:
 
 
 def compile_graph(graph: ov.Model, threads: int) -> ov.CompiledModel:
-    """Compile for the CPU in full float32, on ``threads`` threads."""
+    """Compile for the CPU in full float32, on ``threads`` threads.
+
+    They are not pinned to cores: every process would choose the same ones, and jobs side by side share them.
+    """
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    options["ENABLE_CPU_PINNING"] = False
     return ov.Core().compile_model(graph, "CPU", options)

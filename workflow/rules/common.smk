@@ -12,7 +12,7 @@ from hipqct.errors import SheetError
 from hipqct.io.laws import LAWS_FOLDER, law_files
 from hipqct.settings import check_settings
 from hipqct.sheet import read_sheet
-from hipqct.smk import finish_cohort
+from hipqct.smk import finish_cohort, may_use_gpu
 
 PROJECT = Path(workflow.basedir)
 

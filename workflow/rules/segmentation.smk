@@ -21,7 +21,10 @@ rule segment_femur:
     threads: 4
     resources:
         mem_mb=4000,
-        gpu=0 if config["segment"]["device"] == "cpu" else 1,
+        gpu=int(may_use_gpu(config["segment"]["device"], workflow)),
+        # So many hips that wait for it are computed ahead by a job that has started TensorFlow on a GPU (some 15 s);
+        # none where the command names what it wants.
+        hips_ahead=lambda wildcards: 0 if workflow.dag_settings.targets else 31,
     params:
         windows=[config["segment"][key] for key in ("step", "blend", "ends")],
         device=config["segment"]["device"],

@@ -1,10 +1,9 @@
 """Segment one femur."""
 
-from pathlib import Path
-
-from hipqct.smk import step
+from hipqct.smk import granted_device, step
 from hipqct.steps.segmentation import segment_femur
 
 with step(snakemake):
-    i, p, models = snakemake.input, snakemake.params, [Path(plan).parent for plan in snakemake.input.plans]
-    segment_femur(i.roi, *snakemake.output, models, *p.windows, p.device, snakemake.threads)
+    i, p, r = snakemake.input, snakemake.params, snakemake.resources
+    device = granted_device(p.device, r.gpu)
+    segment_femur(i.roi, *snakemake.output, i.plans, *p.windows, device, snakemake.threads, r.hips_ahead)

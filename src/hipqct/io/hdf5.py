@@ -1,6 +1,7 @@
 """Crops and probability maps as HDF5: voxels in compressed chunks, with their place in the world."""
 
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import h5py
 import numpy as np
@@ -12,6 +13,7 @@ from hipqct.io.files import replace_when_done
 ROI, PROBABILITY, DISAGREEMENT = "ct_hu", "probability", "disagreement"
 PROBABILITY_STEPS = 255  # stored as uint8: a probability is kept to within 0.002
 CHUNK_SLICES = 8
+PLACE = ("spacing_mm", "origin_mm", "direction")
 
 
 def write_roi(image: Image, path, attributes: dict) -> None:
@@ -54,6 +56,12 @@ def read_probability(path) -> tuple[Image, dict]:
     return image.with_array(image.array.astype(np.float32) / PROBABILITY_STEPS), attributes
 
 
+def read_facts(path) -> dict:
+    """The attributes of a map by `write_probability`, without its voxels; ScanError when it is none."""
+    with _open(path, PROBABILITY) as data:
+        return _attributes(data)
+
+
 def read_disagreement(path) -> Image:
     """The standard deviation between the models in every voxel; ScanError when one model alone was used."""
     image, _ = _read(path, DISAGREEMENT)
@@ -77,17 +85,23 @@ def _write(images: dict[str, Image], path, attributes: dict) -> None:
 
 
 def _read(path, name: str) -> tuple[Image, dict]:
-    path = Path(path)
-    try:
-        with h5py.File(path, "r") as file:
-            data = file[name]
-            attributes = {key: _plain(value) for key, value in data.attrs.items()}
-            array = data[()]
-    except (OSError, KeyError) as error:
-        raise ScanError(f"{path} is not a complete file with '{name}': delete it and run again.") from error
-    place = {key: attributes.pop(key) for key in ("spacing_mm", "origin_mm", "direction")}
+    with _open(path, name) as data:
+        attributes, place, array = _attributes(data), {key: data.attrs[key] for key in PLACE}, data[()]
     return Image(array, **place), attributes
 
 
-def _plain(value):
-    return value.item() if isinstance(value, np.generic) else value
+@contextmanager
+def _open(path, name: str) -> Iterator[h5py.Dataset]:
+    try:
+        with h5py.File(path, "r") as file:
+            yield file[name]
+    except (OSError, KeyError) as error:
+        raise ScanError(f"{path} is not a complete file with '{name}': delete it and run again.") from error
+
+
+def _attributes(data: h5py.Dataset) -> dict:
+    """All but the place in the world."""
+    plain = {
+        key: value.item() if isinstance(value, np.generic) else value for key, value in data.attrs.items()
+    }
+    return {key: value for key, value in plain.items() if key not in PLACE}

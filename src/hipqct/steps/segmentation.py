@@ -1,5 +1,7 @@
 """From a hip's crop to the probability of femur."""
 
+import hashlib
+import json
 import logging
 import os
 import time
@@ -12,27 +14,26 @@ import numpy as np
 from hipqct import revisions
 from hipqct.errors import ScanError
 from hipqct.io.files import hash_file, replace_when_done
-from hipqct.io.hdf5 import read_probability, read_roi, write_probability
+from hipqct.io.hdf5 import read_facts, read_roi, write_probability
 from hipqct.io.models import check_crop, read_model
 
 log = logging.getLogger(__name__)
 
-# A job that has started TensorFlow on a GPU (some 15 s) goes on with so many hips that wait for it.
-HIPS_AHEAD = 31
-AHEAD = ".ahead.{}"  # their results wait under this name, for each hip's own job to take
+AHEAD = ".ahead.{}"  # results computed ahead wait under this name, for each hip's own job to take
+AHEAD_S = 600  # none is begun after so long: what kills the job takes its own result with it
 CLAIM_S = 3600  # a claim older than this was left by a job that died
 
 
 def segment_femur(
     roi_path,
     probability_path,
-    model_dirs,
+    plan_paths,
     step: int | str,
     blend: str,
     ends: str,
     device: str,
     threads: int,
-    hips_ahead: int | None = None,
+    hips_ahead: int = 0,
 ) -> None:
     """Run the V-Net over a crop (roi.h5) and write the probability map (probability.h5) on the same grid.
 
@@ -42,15 +43,14 @@ def segment_femur(
     A job on a GPU then computes other hips ahead whose crops are there and whose results are not, so that
     the network is loaded once for many. Each is left beside its crop; that hip's own job takes it if crop,
     model and settings are still the same, else computes it itself. A hip that fails ahead fails in its own
-    job only.
+    job only; but what kills this job meanwhile makes Snakemake drop its own result.
 
     Args:
-        model_dirs: folders with plan.json and weights.h5; the probabilities of several models are averaged.
+        plan_paths: the models' plan.json; the probabilities of several models are averaged.
         step, blend, ends: how windows are placed and averaged, see `hipqct.predict.predict_probability`.
         device: ``auto``, ``cpu`` or ``gpu``.
         threads: CPU threads to use.
-        hips_ahead: how many other hips to compute; by default `HIPS_AHEAD` on a GPU and none on the CPU,
-            whose engine starts in a second.
+        hips_ahead: how many other hips to compute on a GPU; on the CPU none, whose engine starts in a second.
 
     Raises:
         ModelError: the model is missing or does not fit the crop, or there is no such device.
@@ -58,13 +58,14 @@ def segment_femur(
     from hipqct.engine import load_engine
 
     roi_path, probability_path = Path(roi_path), Path(probability_path)
-    models = [read_model(folder) for folder in model_dirs]
+    models = [read_model(Path(path).parent) for path in plan_paths]
     settings = {
         "step": step,
         "blend": blend,
         "ends": ends,
         "model": ", ".join(plan["name"] for plan, _ in models),
         "weights_sha256": ", ".join(plan["weights_sha256"] for plan, _ in models),
+        "plan_sha256": ", ".join(_hash_plan(plan) for plan, _ in models),
         "trained_on": ", ".join(sorted({plan["training"].get("data", "") for plan, _ in models})),
         "revision": revisions.SEGMENT_FEMUR,
     }
@@ -72,10 +73,19 @@ def segment_femur(
         return
     networks = [(load_engine(plan["network"], weights, device, threads), plan) for plan, weights in models]
     _segment(networks, settings, roi_path, probability_path)
-    if hips_ahead is None:
-        hips_ahead = 0 if networks[0][0].device == "cpu" else HIPS_AHEAD
-    for other in islice(_waiting(roi_path, probability_path.name), hips_ahead):
+    if networks[0][0].device == "cpu":
+        return
+    end_s = time.monotonic() + AHEAD_S
+    for other in islice(_waiting(roi_path, probability_path.name, settings), hips_ahead):
+        if time.monotonic() > end_s:
+            break
         _segment_ahead(networks, settings, other, other.with_name(probability_path.name))
+
+
+def _hash_plan(plan: dict) -> str:
+    """Of all in plan.json that inference computes with."""
+    used = {key: value for key, value in plan.items() if key not in ("name", "training")}
+    return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()
 
 
 def _segment(networks: list, settings: dict, roi_path: Path, probability_path: Path) -> None:
@@ -97,19 +107,25 @@ def _segment(networks: list, settings: dict, roi_path: Path, probability_path: P
     log.info("Probability of %s: mean %.4f, windows %s", roi_path, float(probability.mean()), windows)
 
 
-def _waiting(roi_path: Path, name: str):
-    """Crops of other hips of this study that have no result that is newer, in no particular order."""
-    for other in roi_path.parents[2].glob(f"*/*/{roi_path.name}"):
+def _waiting(roi_path: Path, name: str, settings: dict):
+    """Crops of other hips of this study that have no result by these settings, the subject's own first."""
+    subject = roi_path.parents[1]
+    others = [*subject.glob(f"*/{roi_path.name}"), *subject.parent.glob(f"*/*/{roi_path.name}")]
+    for other in dict.fromkeys(others):
         result, ahead = other.with_name(name), other.with_name(AHEAD.format(name))
-        if other != roi_path and not any(_is_newer(path, other) for path in (result, ahead)):
+        if other != roi_path and not any(_is_current(path, other, settings) for path in (result, ahead)):
             yield other
 
 
-def _is_newer(path: Path, than: Path) -> bool:
+def _is_current(path: Path, roi_path: Path, settings: dict) -> bool:
+    """Whether a result is newer than its crop and made by these settings."""
     try:
-        return path.stat().st_mtime_ns >= than.stat().st_mtime_ns
-    except FileNotFoundError:
+        if path.stat().st_mtime_ns < roi_path.stat().st_mtime_ns:
+            return False
+        facts = read_facts(path)
+    except (FileNotFoundError, ScanError):
         return False
+    return settings.items() <= facts.items()
 
 
 def _segment_ahead(networks: list, settings: dict, roi_path: Path, probability_path: Path) -> None:
@@ -124,7 +140,7 @@ def _segment_ahead(networks: list, settings: dict, roi_path: Path, probability_p
         return
     try:
         _segment(networks, settings, roi_path, ahead)
-        if _is_newer(probability_path, roi_path):
+        if _is_current(probability_path, roi_path, settings):
             ahead.unlink()
     except Exception as error:
         log.warning("%s could not be computed ahead, its own job will tell: %s", roi_path, error)
@@ -138,11 +154,11 @@ def _take(roi_path: Path, probability_path: Path, settings: dict) -> bool:
     if not ahead.exists():
         return False
     try:
-        _, facts = read_probability(ahead)
+        facts = read_facts(ahead)
     except ScanError:
         facts = {}
     wanted = settings | {"roi_sha256": hash_file(roi_path)}
-    if any(facts.get(key) != value for key, value in wanted.items()):
+    if not wanted.items() <= facts.items():
         ahead.unlink()
         return False
     with replace_when_done(probability_path) as temporary:
