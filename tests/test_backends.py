@@ -84,7 +84,7 @@ from dataclasses import replace
 import keras
 from test_train import RECIPE, train
 
-model, rows, _ = train(replace(RECIPE, precision="mixed_bfloat16"))
+model, rows, _ = train(replace(RECIPE, precision="mixed_bfloat16", seed=2))
 assert rows[-1]["validation_dice"] > 0.6
 assert model.get_layer("down1_conv0").compute_dtype == "bfloat16"
 assert model.get_layer("probability").compute_dtype == "float32"
@@ -93,13 +93,36 @@ assert keras.config.dtype_policy().name == "float32"
 """
 
 
-def test_torch_learns_in_sixteen_bits_and_keeps_weights_in_thirty_two():
-    if importlib.util.find_spec("torch") is None:
-        pytest.skip("torch is not installed: pip install torch")
-    environment = os.environ | {"KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "2"}
+def run_with_test_train(backend: str, code: str) -> None:
+    """Run code that imports from test_train in a process of its own."""
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed: pip install {backend}")
+    environment = os.environ | {"KERAS_BACKEND": backend, "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(
         [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     )
-    command = [sys.executable, "-c", SIXTEEN_BITS]
+    command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_torch_learns_in_sixteen_bits_and_keeps_weights_in_thirty_two():
+    run_with_test_train("torch", SIXTEEN_BITS)
+
+
+RESTART = """
+import numpy as np
+from test_train import RECIPE, train
+
+assert RECIPE.network["dropout"] > 0
+_, rows, states = train()
+_, later, again = train(state=states[20], first_step=20)
+assert later == rows[-1:], (later, rows[-1])
+for name, values in states[30].items():
+    np.testing.assert_array_equal(again[30][name], values)
+"""
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_a_restart_changes_nothing_on_any_backend(backend):
+    run_with_test_train(backend, RESTART)

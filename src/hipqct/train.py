@@ -151,7 +151,7 @@ def start_model(recipe: Recipe, weights: dict | None = None) -> keras.Model:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(recipe.precision)
     try:
-        model = build_vnet(recipe.network)
+        model = build_vnet(recipe.network, recipe.seed)
     finally:
         keras.config.set_dtype_policy(policy)
     if weights is not None:

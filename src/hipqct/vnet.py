@@ -13,12 +13,14 @@ from hipqct.network import NORM_EPSILON, check_weights, weight_shapes
 NORM_MOMENTUM = 0.97  # batches are few but large patches: some thirty steps of memory
 
 
-def build_vnet(config: dict) -> keras.Model:
+def build_vnet(config: dict, seed: int = 0) -> keras.Model:
     """Build the network for input ``(batch, x, y, z, 1)``; x, y and z may be any multiples of 8.
 
     Args:
         config: as `hipqct.network.PAPER`, whose keys are explained at `hipqct.network.weight_shapes`.
             ``dropout`` is the share of features dropped.
+        seed: of what is dropped. Without one, Keras on torch draws from torch's own generator, whose state is
+            in no variable: a training that goes on would drop other features than one that never stopped.
 
     Returns:
         A model whose output ``(batch, x, y, z, 1)`` is the probability of femur, float32. With the paper's
@@ -50,7 +52,7 @@ def build_vnet(config: dict) -> keras.Model:
         x = activate(x, f"{name}_norm")
         x = layers.Concatenate(name=f"{name}_skip")([skips[level], x])
         x = convolve(x, channels, repeats, name)
-    x = layers.Dropout(config["dropout"], name="dropout")(x)
+    x = layers.Dropout(config["dropout"], seed=seed, name="dropout")(x)
     outputs = layers.Conv3D(1, 1, activation="sigmoid", dtype="float32", name="probability")(x)
     return keras.Model(inputs, outputs, name="vnet")
 
