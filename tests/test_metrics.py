@@ -180,3 +180,14 @@ def test_paired_samples_are_resampled_together():
     low, high = bootstrap_interval(lambda r, p: (p - r).mean(), reference, reference + 3)
     assert (low, high) == pytest.approx((3, 3))
     assert np.isnan(bootstrap_interval(np.mean, np.array([1.0, 2.0]))).all()
+
+
+def test_the_bootstrap_draws_whole_patients():
+    values = np.random.default_rng(2).normal(size=60)
+    alone = bootstrap_interval(np.mean, values)
+    twice = np.concatenate([values, values])
+    patients = np.tile(np.arange(60), 2)
+    assert bootstrap_interval(np.mean, twice, groups=patients) == pytest.approx(alone, abs=1e-12)
+    narrow = bootstrap_interval(np.mean, twice)
+    assert narrow[1] - narrow[0] < 0.8 * (alone[1] - alone[0])
+    assert np.isnan(bootstrap_interval(np.mean, values, groups=np.arange(60) % 2)).all()

@@ -1,15 +1,17 @@
 """The shipped configuration fits its schema; every fault of another is told by key."""
 
 from copy import deepcopy
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
+from hipqct.augment import Ranges
 from hipqct.errors import SheetError
 from hipqct.gates import LIMITS
 from hipqct.mesh_options import DEFAULT_OPTIONS
-from hipqct.settings import check_settings
+from hipqct.settings import AUGMENTATION_LIMITS, check_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
@@ -72,6 +74,16 @@ def test_a_fault_is_told_by_its_key(section, key, value, words):
             "mesh/density_laws/K2HPO4: no density laws for a calibration in K2HPO4",
         ),
         ("train", {"precision": "mixed_bfloat16"}, "train/precision: Precision mixed_bfloat16 is not for"),
+        ("train", {"clip_hu": [1500, -200]}, "train/clip_hu: [1500, -200] must rise"),
+        ("train", {"clip_hu": [100, 100]}, "train/clip_hu"),
+        (
+            "train",
+            {"augmentation": {"scale": [0.5, 0, 1]}},
+            "train/augmentation/scale: 0 to 1 must rise and lie",
+        ),
+        ("train", {"augmentation": {"noise": [0.5, 60, 5]}}, "train/augmentation/noise"),
+        ("train", {"augmentation": {"truncation": [0.5, 0.5, 5]}}, "within 0.01 to 1"),
+        ("train", {"augmentation": {"mirror": [0.5, 1, 1]}}, "mirror makes right femurs of left ones"),
         ("mesh", {"gates": {"head_radius_mm": [32, 17]}}, "the lower limit 32 is above the upper one, 17"),
     ],
 )
@@ -79,6 +91,12 @@ def test_names_that_nothing_knows_are_told_before_any_job(section, changes, word
     with pytest.raises(SheetError) as error:
         check_settings(SHIPPED | {section: SHIPPED[section] | changes}, SCHEMA)
     assert words in str(error.value)
+
+
+def test_every_change_has_its_limits():
+    assert set(AUGMENTATION_LIMITS) == {field.name for field in fields(Ranges)}
+    drawn = {name: [p, low, high] for name, (p, (low, high)) in vars(Ranges()).items()}
+    check_settings(SHIPPED | {"train": SHIPPED["train"] | {"augmentation": drawn}}, SCHEMA)
 
 
 def test_all_faults_come_at_once():

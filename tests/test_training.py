@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hipqct.cohort import accuracy_table
 from hipqct.errors import ModelError
 from hipqct.folds import TEST
 from hipqct.io.dataset import Dataset, Hip, write_dataset
@@ -185,6 +186,11 @@ def test_the_papers_selection_watches_the_test_set(tmp_path, dataset):
     train_fold(dataset, tmp_path, "female", 0, SETTINGS | {"epochs": 1, "selection": "paper"})
     assert {"validation_dice", "test_dice"} <= set(history(tmp_path).columns)
     assert read_model(tmp_path)[0]["training"]["hips"]["test"] == ["S6_left", "S8_left"]
+    windows = (8, "uniform", "as-is")
+    judge_models(dataset, [tmp_path / "plan.json"], tmp_path / "test.tsv", "female", windows, "cpu", 2)
+    tested = read_table(tmp_path / "test.tsv")
+    assert tested["flags"].str.contains("chosen_on_test").all()
+    assert accuracy_table({"female": tested})["chosen_on_test"].all()
 
 
 def test_impossible_trainings_are_refused(tmp_path, dataset):
@@ -217,4 +223,5 @@ def test_the_test_set_is_judged_and_tabulated(tmp_path, dataset):
     assert (row["cohort"], row["n"], row["failed"]) == ("all", 4, 0)
     assert row["dice_low"] <= row["dice_mean"] <= row["dice_high"]
     assert row["dice_mean"] == pytest.approx(tested["dice"].mean())
+    assert not row["chosen_on_test"]
     assert (tmp_path / "figures/all/volume_agreement.svg").is_file()

@@ -149,23 +149,32 @@ def score_masks(
     }
 
 
-def bootstrap_interval(statistic, *samples: np.ndarray) -> tuple[float, float]:
-    """95% percentile interval of a statistic over `BOOTSTRAPS` resamples of the cases; NaN below 3 cases.
+def bootstrap_interval(
+    statistic, *samples: np.ndarray, groups: np.ndarray | None = None
+) -> tuple[float, float]:
+    """95% percentile interval of a statistic over `BOOTSTRAPS` resamples of the cases; NaN below 3 of them.
 
     Args:
         statistic: maps as many lists as given to a number; several samples are resampled together.
+        groups: which cases belong together (hips of one patient): whole groups are resampled and counted.
     """
-    if len(samples[0]) < FEWEST_FOR_INTERVAL:
+    cases = range(len(samples[0])) if groups is None else groups
+    members = [np.flatnonzero(np.asarray(cases) == case) for case in dict.fromkeys(cases)]
+    if len(members) < FEWEST_FOR_INTERVAL:
         return float("nan"), float("nan")
+
+    def of_groups(drawn):
+        held = np.concatenate([members[int(i)] for i in drawn])
+        return statistic(*(sample[held] for sample in samples))
+
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", stats.DegenerateDataWarning
         )  # all cases alike: the interval is a point
         found = stats.bootstrap(
-            samples,
-            statistic,
+            (np.arange(len(members)),),
+            of_groups,
             n_resamples=BOOTSTRAPS,
-            paired=True,
             vectorized=False,
             method="percentile",
             rng=np.random.default_rng(0),

@@ -10,6 +10,17 @@ from hipqct.gates import gate_faults
 from hipqct.mesh_options import law_faults
 from hipqct.network import check_precision
 
+# What the ranges of `hipqct.augment.Ranges` may hold: degrees, factors, HU, mm, shares.
+AUGMENTATION_LIMITS = {
+    "rotation": (-180, 180),
+    "mirror": (1, 1),
+    "truncation": (0.01, 1),
+    "brightness": (-1000, 1000),
+    **dict.fromkeys(("scale", "bone", "contrast", "gamma"), (0.05, 20)),
+    **dict.fromkeys(("bone_field", "noise_grain", "blur", "elastic"), (0, 50)),
+    **dict.fromkeys(("noise", "low_dose"), (0, 1000)),
+}
+
 
 def check_settings(config: dict, schema_path) -> None:
     """Refuse a configuration that its JSON schema (YAML) forbids, or that names what is not there.
@@ -25,6 +36,21 @@ def check_settings(config: dict, schema_path) -> None:
         raise SheetError("\n  ".join([f"the configuration has {len(lines)} fault(s):", *lines]))
 
 
+def _augmentation_faults(augmentation: dict, side: str) -> list[str]:
+    faults = []
+    for name, (probability, low, high) in augmentation.items():
+        least, most = AUGMENTATION_LIMITS[name]
+        if not (least <= low <= high <= most):
+            key = f"train/augmentation/{name}"
+            faults.append(f"{key}: {low:g} to {high:g} must rise and lie within {least:g} to {most:g}")
+        if name == "mirror" and probability > 0 and side == "left":
+            faults.append(
+                "train/augmentation/mirror makes right femurs of left ones, but train/side is left: set its "
+                "probability to 0, or the side to both"
+            )
+    return faults
+
+
 def _faults_between_keys(config: dict) -> list[str]:
     """What the schema cannot see: names that one key uses and another, or the package, does not know."""
     mesh, solve, train = config["mesh"], config["solve"], config["train"]
@@ -37,5 +63,8 @@ def _faults_between_keys(config: dict) -> list[str]:
         check_precision(train["precision"], train["backend"])
     except ModelError as error:
         unknown.append(f"train/precision: {error}")
+    if train["clip_hu"][0] >= train["clip_hu"][1]:
+        unknown.append(f"train/clip_hu: {train['clip_hu']} must rise: the HU that become 0, then those for 1")
+    unknown += _augmentation_faults(train["augmentation"], train["side"])
     gates = gate_faults(mesh["gates"], mesh["gate_errors"])
     return unknown + gates + law_faults(mesh, config["density"]["basis"])

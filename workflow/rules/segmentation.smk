@@ -20,7 +20,7 @@ rule segment_femur:
         "<benchmarks>/segment_femur/{subject}.{side}.tsv"
     threads: 4
     resources:
-        mem_mb=4000,
+        mem_mb=3200 + 800 * len(MODELS),
         gpu=int(may_use_gpu(config["segment"]["device"], workflow)),
         # So many hips that wait for it are computed ahead by a job that has started TensorFlow on a GPU (some 15 s);
         # none where the command names what it wants.

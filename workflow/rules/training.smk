@@ -22,7 +22,7 @@ rule divide_cohort:
     resources:
         mem_mb=1000,
     params:
-        settings={k: TRAIN[k] for k in ("folds", "test_share", "seed", "group_by")},
+        settings={k: TRAIN[k] for k in ("folds", "test_share", "seed", "group_by", "cohorts")},
         revision=revisions.DIVIDE_COHORT,
     message:
         "Divide the labelled hips into folds and a test set."
@@ -97,9 +97,9 @@ rule judge_models:
         "<benchmarks>/judge_models/{cohort}.tsv"
     threads: 4
     resources:
-        mem_mb=8000,
+        mem_mb=4000 + 800 * len(FOLDS),
         runtime=480,
-        gpu=0 if config["segment"]["device"] == "cpu" else 1,
+        gpu=int(may_use_gpu(config["segment"]["device"], workflow)),
     params:
         windows=[config["segment"][key] for key in ("step", "blend", "ends")],
         device=config["segment"]["device"],

@@ -9,7 +9,7 @@ import numpy as np
 from hipqct.errors import ModelError
 from hipqct.io.files import replace_when_done
 
-FORMAT = 1
+FORMAT = 2
 CHUNK = (48, 48, 16)  # voxels; a patch of 96 x 96 x 32 touches some 30 of them
 
 
@@ -24,6 +24,7 @@ class Hip:
     sex: str = ""
     age: float | None = None
     fold: int = 0
+    patient: str = ""  # whose hips stay together, the subject unless told
 
     @property
     def name(self) -> str:
@@ -48,7 +49,7 @@ def write_dataset(hips: Iterable[Hip], path, plan: dict) -> None:
                 group.create_dataset(key, data=array, chunks=chunks, compression="lzf", shuffle=True)
             age = np.nan if hip.age is None else hip.age
             group.attrs.update({"subject": hip.subject, "side": hip.side, "sex": hip.sex or "", "age": age})
-            group.attrs["fold"] = hip.fold
+            group.attrs.update({"fold": hip.fold, "patient": hip.patient or hip.subject})
 
 
 class Dataset:
@@ -80,5 +81,6 @@ class Dataset:
             if sex in (None, a["sex"]):
                 age = None if np.isnan(a["age"]) else float(a["age"])
                 arrays = (group["ct"], group["mask"])
-                found.append(Hip(a["subject"], a["side"], *arrays, a["sex"], age, int(a["fold"])))
+                known = (a["sex"], age, int(a["fold"]), a["patient"])
+                found.append(Hip(a["subject"], a["side"], *arrays, *known))
         return found

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from hipqct.bone import segment_probability
-from hipqct.cohort import COHORTS, TEXT_COLUMNS, accuracy_table, subject_table
+from hipqct.cohort import CHOSEN_ON_TEST, COHORTS, TEXT_COLUMNS, accuracy_table, subject_table
 from hipqct.errors import AnatomyError
 from hipqct.folds import TEST
 from hipqct.image import Image
@@ -24,7 +24,8 @@ def judge_models(
 ) -> None:
     """Segment the test set by the mean of a cohort's models and write one row of scores per hip.
 
-    A hip whose probabilities show no femur has the status ``failed``.
+    A hip whose probabilities show no femur has the status ``failed``. Where one of the models was chosen on
+    the test set (``selection: paper``) all have the flag ``chosen_on_test``.
 
     Args:
         plan_paths: plan.json of the folds' models.
@@ -34,6 +35,7 @@ def judge_models(
     from hipqct.predict import clear_outside, predict_probability
 
     models = [read_model(Path(path).parent) for path in plan_paths]
+    chosen_on_test = any(plan["training"].get("selection") == "paper" for plan, _ in models)
     networks = [(load_engine(plan["network"], weights, device, threads), plan) for plan, weights in models]
     rows = []
     with Dataset(dataset_path) as data:
@@ -45,7 +47,8 @@ def judge_models(
                 for engine, plan in networks
             ]
             row = {"subject": hip.subject, "side": hip.side, "sex": hip.sex, "age": hip.age}
-            flags = [SYNTHETIC] if data.data == SYNTHETIC else []
+            row["group"] = hip.patient
+            flags = [SYNTHETIC] * (data.data == SYNTHETIC) + [CHOSEN_ON_TEST] * chosen_on_test
             try:
                 bone = segment_probability(Image(np.mean(maps, axis=0), data.spacing_mm))
             except AnatomyError as error:

@@ -142,7 +142,7 @@ def evaluate_mask(mask_path, roi_path, reference_path, evaluation_path) -> None:
         "volume_reference_mm3": reference_mm3,
         "volume_predicted_mm3": predicted_mm3,
         "relative_error_percent": relative_error_percent(reference_mm3, predicted_mm3),
-        "flags": [] if _within(reference, roi) else [LEAVES_CROP],
+        "flags": [LEAVES_CROP] if share_outside(reference, roi) else [],
     }
     write_json(content, evaluation_path)
     log.info("Dice %.4f, volume error %.2f%%", content["dice"], content["relative_error_percent"])
@@ -150,6 +150,17 @@ def evaluate_mask(mask_path, roi_path, reference_path, evaluation_path) -> None:
 
 def read_reference(path, target: Image) -> Image:
     """A reference mask of any grid and orientation on the target's grid; ScanError if it is empty there."""
+    reference = load_reference(path)
+    inside = resample_mask_slices(reference, target)
+    if not inside.array.any():
+        where_mm = reference.to_world(np.argwhere(reference.array > 0).mean(axis=0))
+        place = ", ".join(f"{coordinate:.0f}" for coordinate in where_mm)
+        raise ScanError(f"{path} lies outside the scan, round {place} mm (LPS): check its geometry")
+    return inside
+
+
+def load_reference(path) -> Image:
+    """A reference mask on its own grid, turned to LPS; ScanError if it is empty or holds several labels."""
     reference = reorient_to_lps(read_image(path))
     if not (reference.array > 0).any():
         raise ScanError(f"{path} is empty: give a mask with the femur's voxels above 0")
@@ -159,18 +170,13 @@ def read_reference(path, target: Image) -> Image:
         raise ScanError(
             f"{path} holds {len(labels)} values above 0 ({some}): give a mask of this femur alone"
         )
-    inside = resample_mask_slices(reference, target)
-    if not inside.array.any():
-        where_mm = reference.to_world(np.argwhere(reference.array > 0).mean(axis=0))
-        place = ", ".join(f"{coordinate:.0f}" for coordinate in where_mm)
-        raise ScanError(f"{path} lies outside the scan, round {place} mm (LPS): check its geometry")
-    return inside
+    return reference
 
 
-def _within(mask: Image, box: Image) -> bool:
-    """Whether the centre of every voxel of the mask lies in the box of another image's voxels."""
-    index = box.to_index(mask.to_world(np.argwhere(mask.array)))
-    return bool(((index >= -0.5) & (index <= np.array(box.shape) - 0.5)).all())
+def share_outside(mask: Image, box: Image) -> float:
+    """The share of the mask's voxels whose centres lie outside the box of another image's voxels."""
+    index = box.to_index(mask.to_world(np.argwhere(mask.array > 0)))
+    return float(1 - ((index >= -0.5) & (index <= np.array(box.shape) - 0.5)).all(axis=1).mean())
 
 
 def draw_qc(resampled_path, mask_path, roi_path, volume_path, png_path) -> None:

@@ -5,6 +5,7 @@ import importlib.util
 import logging
 import math
 import os
+import shutil
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -160,6 +161,7 @@ def train_model(
             log.info("Going on after step %d of %d", first_step, recipe.steps)
         else:
             log.warning("%s is of other data or settings: training starts anew", checkpoint)
+            shutil.rmtree(model_dir / "events", ignore_errors=True)
     if recipe.steps is None:
         begun_s = time.monotonic()
         recipe = replace(recipe, steps=count_steps(crops["training"], watched, recipe, minutes))
