@@ -72,6 +72,28 @@ def test_a_scan_that_will_be_refused_makes_the_check_fail(scans, tmp_path, capsy
     assert "2 will be refused" in err
 
 
+def test_the_check_compares_the_sheet_with_the_headers(scans, tmp_path, capsys):
+    header = "subject\tscan\tsex\tage\tside\treference_right"
+    (scans / "broken.nii.gz").write_bytes(b"no image")
+    rows = [
+        "A\tscans/bert\tF\t61\tleft\t",
+        "B\tscans/bert\tM\t25\tleft\tscans/carl_mask.nii.gz",
+        "C\tscans/carl.nii.gz\tM\t25\tright\tscans/broken.nii.gz",
+    ]
+    (tmp_path / "samples.tsv").write_text("\n".join([header, *rows]) + "\n")
+    status, out, _ = run(capsys, "check", "--samples", tmp_path / "samples.tsv")
+    found = [line.split("\t") for line in out.splitlines()]
+    assert status == 1
+    assert found[:4] == [
+        ["A", "warning", "the header says sex M, the sheet F"],
+        ["B", "warning", "the header says 61 years, the sheet 25"],
+        ["B", "warning", "reference_right is not used: side is left"],
+        ["B", "warning", "the same scan as A: it counts twice"],
+    ]
+    assert found[4][:2] == ["C", "error"] and found[4][2].startswith("reference_right: ")
+    assert len(found) == 5
+
+
 def test_excluded_scans_are_not_read_and_phantoms_need_not_exist(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rows = "subject\tscan\texclude\nA\tnowhere\tmotion\nB\tresults/phantoms/B/dicom\t\n"

@@ -424,6 +424,14 @@ def test_metal_and_thin_slices_are_warned_of(tmp_path):
 # The real scan
 
 
+def test_contrast_agent_is_warned_of(tmp_path):
+    write_series(tmp_path / "with", ContrastBolusAgent="ULTRAVIST 370")
+    write_series(tmp_path / "without", ContrastBolusAgent="None")
+    assert "contrast agent" in read_scan(tmp_path / "with")[1]["warnings"][0]
+    assert check_scan(tmp_path / "with")[0].severity == "warning"
+    assert read_scan(tmp_path / "without")[1]["warnings"] == []
+
+
 def test_real_hip_ct(shared_data):
     folder = shared_data / "real-hip-ct"
     ct, facts = read_scan(folder / "dicom")

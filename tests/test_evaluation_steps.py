@@ -109,6 +109,22 @@ def test_without_calibration_there_is_no_density(hip, tmp_path):
     assert "no density" in caption("left", volume) and "uncalibrated" in caption("left", volume)
 
 
+@pytest.mark.parametrize(
+    ("slope", "intercept", "flags"),
+    [
+        (0.8, 0.0, []),
+        (0.4, 0.0, ["unusual_calibration"]),
+        (0.7, 100.0, ["unusual_calibration"]),
+        (1.5, 0.8, ["unusual_calibration", "implausible_density"]),  # a pair swapped
+        (0.5, -300.0, ["unusual_calibration", "implausible_density"]),
+    ],
+)
+def test_calibrations_and_densities_of_no_femur_are_flagged(hip, tmp_path, slope, intercept, flags):
+    path = tmp_path / "volume.json"
+    measure_volume(hip.mask, hip.resampled, hip.bone, hip.scan, path, slope, intercept)
+    assert read_json(path)["flags"] == flags
+
+
 @pytest.mark.parametrize(("dice", "flags"), [(0.97, []), (0.93, ["models_disagree"])])
 def test_models_that_disagree_are_flagged(hip, tmp_path, dice, flags):
     probability, facts = read_probability(hip.probability)

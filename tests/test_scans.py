@@ -154,12 +154,12 @@ def test_check_reads_headers_only(tmp_path):
     assert check_scan(tmp_path / "mask.nii.gz")[0].severity == "warning"
 
 
-def test_thick_slices_are_warned_of(tmp_path):
+def test_slices_that_resampling_does_not_take_are_refused_at_once(tmp_path):
     image = scan_image()
     write_image(Image(image.array, (3.0, 3.0, 7.0)), tmp_path / "thick.nii.gz")
-    _, facts = read_scan(tmp_path / "thick.nii.gz")
-    assert facts["warnings"] == ["slices every 7 mm; the method is made for 0.5 to 5.0 mm"]
-    assert [finding.text for finding in check_scan(tmp_path / "thick.nii.gz")] == facts["warnings"]
+    with pytest.raises(ScanError, match=r"slices every 7 mm; the method takes 0\.5 to 5 mm") as error:
+        read_scan(tmp_path / "thick.nii.gz")
+    assert check_scan(tmp_path / "thick.nii.gz") == [("error", str(error.value))]
 
 
 # Nobody can be told from an output

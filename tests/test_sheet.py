@@ -91,6 +91,30 @@ def test_scan_may_be_missing_only_where_the_workflow_makes_it_or_it_is_excluded(
     assert read_sheet(excluded)[0].exclude == "motion"
 
 
+@pytest.mark.parametrize("cell", ["0", "1", "no", "NA", "FALSE", "-"])
+def test_what_is_no_reason_excludes_nobody(folder, cell):
+    path = write(folder, f"A\tscan\t{cell}", header="subject\tscan\texclude")
+    assert "exclude: " in faults(path) and "give a reason in words" in faults(path)
+
+
+def test_an_open_quotation_mark_swallows_nothing(folder):
+    path = write(folder, 'A\tscan\t"x\t0.8\t0', header="subject\tscan\tgroup\tslope\tintercept")
+    assert 'line 2: a quotation mark (") is not closed' in faults(path)
+    path = write(folder, 'A\tscan\t"x, y"', header="subject\tscan\tgroup")
+    assert read_sheet(path)[0].group == "x, y"
+
+
+def test_names_that_differ_by_capitals_alone_share_a_folder_on_some_disks(folder):
+    assert "'a' stands in line 2 too" in faults(write(folder, "A\tscan", "a\tscan"))
+
+
+def test_a_subject_may_have_a_calibration_of_its_own_basis(folder):
+    header = "subject\tscan\tslope\tintercept\tbasis"
+    (subject,) = read_sheet(write(folder, "A\tscan\t0.8\t0\tHA", header=header))
+    assert subject.basis == "HA"
+    assert "basis: 'CaHA': use K2HPO4 or HA" in faults(write(folder, "A\tscan\t0.8\t0\tCaHA", header=header))
+
+
 def test_centres_and_references(folder):
     header = "subject\tscan\treference_left\tcenter_left\tcenter_right"
     (subject,) = read_sheet(write(folder, "A\tscan\tleft.nii.gz\t92.5,-10,640", header=header))

@@ -208,32 +208,16 @@ def _path_for(scan: str, sheet: Path | None) -> str:
 def check_scans(options) -> int:
     """`hipqct check`: one line per subject and finding; exit status 1 when a scan will be refused."""
     from hipqct.sheet import read_sheet
+    from hipqct.steps.check import check_subjects
 
     subjects = read_sheet(options.samples, made_here=[Path("results/phantoms")])
     refused = 0
-    for subject in subjects:
-        findings = _findings(subject)
+    for subject, findings in check_subjects(subjects):
         refused += any(severity == "error" for severity, _ in findings)
         for severity, text in findings:
             print(subject.subject, severity, text, sep="\t", flush=True)
     print(f"{len(subjects)} subjects checked, {refused} will be refused", file=sys.stderr)
     return int(refused > 0)
-
-
-def _findings(subject) -> list[tuple[str, str]]:
-    """(severity, text) of all there is to say of a subject's scan: at least one."""
-    from hipqct.io.scans import check_scan
-
-    if subject.exclude:
-        return [("excluded", subject.exclude)]
-    if not subject.scan.exists():
-        return [("phantom", "the workflow will make this synthetic scan")]
-    try:
-        return check_scan(subject.scan, subject.series_uid) or [("ok", "")]
-    except OSError as error:
-        return [("error", f"{subject.scan} cannot be read: {error.strerror}")]
-    except Exception as error:  # one odd scan must not end the check of all
-        return [("error", f"{subject.scan} cannot be checked: unexpected {type(error).__name__}")]
 
 
 def write_phantom(options) -> None:

@@ -11,6 +11,11 @@ from hipqct.image import Image
 # (a slope in g/cm3 is about 0.0008).
 SLOPE_RANGE = (0.05, 15.0)
 MM3_PER_CM3 = 1000.0
+# What phantoms give on scanners in use; another calibration is told of. A swapped pair, the inverse slope (HU
+# per mg/cm3, 1.25 to 1.7) and an intercept of HU's offset lie outside.
+USUAL_SLOPE, USUAL_INTERCEPT_MG_CM3 = (0.5, 1.2), (-60.0, 60.0)
+# Whole femurs with marrow, thin and thick.
+PLAUSIBLE_DENSITY_MG_CM3 = (50.0, 700.0)
 
 
 def check_calibration(slope: float, intercept: float):
@@ -26,6 +31,12 @@ def check_calibration(slope: float, intercept: float):
             f"calibration slope must be {low:g} to {high:g} mg/cm3 per HU, got {slope:g}: "
             "mend it in the sample sheet (mg/cm3, not g/cm3)"
         )
+
+
+def is_usual_calibration(slope: float, intercept: float) -> bool:
+    """Whether a calibration lies where those of common phantoms do."""
+    limits = ((slope, USUAL_SLOPE), (intercept, USUAL_INTERCEPT_MG_CM3))
+    return all(low <= value <= high for value, (low, high) in limits)
 
 
 def calibrate(hu, slope: float, intercept: float) -> np.ndarray:

@@ -22,6 +22,7 @@ COLUMNS = (
     "reference_right",
     "slope",
     "intercept",
+    "basis",
     "group",
     "center_left",
     "center_right",
@@ -30,10 +31,13 @@ REQUIRED = ("subject", "scan")
 SUBJECT = re.compile(r"[A-Za-z0-9_-]+")
 SERIES_UID = re.compile(r"[0-9]+(\.[0-9]+)+|[0-9a-f]{12}")  # or the short hash of scan.json
 
-# Wider than any scanner and phantom in use; a slope in g/cm3 (0.0008) or a swapped pair falls outside.
+# Wider than any scanner and phantom in use; a slope in g/cm3 (0.0008) falls outside. What is only unusual is flagged.
 SLOPE_RANGE_MG_CM3_PER_HU = (0.05, 15.0)
 INTERCEPT_RANGE_MG_CM3 = (-500.0, 500.0)
 AGE_RANGE_YEARS = (0.0, 120.0)
+BASES = ("K2HPO4", "HA")
+# What other programs write for an empty cell, or for yes and no.
+NO_REASON = ("0", "1", "no", "yes", "n", "y", "na", "n/a", "nan", "none", "null", "false", "true", "-", ".")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Subject:
     reference: dict[str, Path] = field(default_factory=dict)
     slope: float | None = None
     intercept: float | None = None
+    basis: str | None = None
     group: str = ""
     center_mm: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
@@ -97,6 +102,13 @@ class _Row:
             self.fault(column, f"{text!r}: there is no such file or folder ({path}); mend the path")
         return path
 
+    def reason(self, column: str) -> str | None:
+        """A cell of words."""
+        text = self.text(column)
+        if text and text.lower() in NO_REASON:
+            self.fault(column, f"{text!r}: give a reason in words, or leave it empty to run the subject")
+        return text
+
     def point(self, column: str) -> tuple[float, float, float] | None:
         text = self.text(column)
         if text is None:
@@ -138,9 +150,10 @@ def read_sheet(path, made_here: tuple[Path, ...] = ()) -> list[Subject]:
             continue
         row = _Row(line, dict(zip(header, cells, strict=False)), path.resolve().parent)
         subject = _read_subject(row, made_here)
-        first = seen.setdefault(subject.subject, line)
+        first = seen.setdefault(subject.subject.lower(), line)
         if first != line:
-            row.fault("subject", f"{subject.subject!r} stands in line {first} too; give each its own name")
+            text = f"{subject.subject!r} stands in line {first} too (capitals apart)"
+            row.fault("subject", f"{text}; give each its own name")
         faults += row.faults
         subjects.append(subject)
     if not lines:
@@ -163,6 +176,8 @@ def _read_cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     rows = []
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
+            if line.count('"') % 2:
+                raise SheetError(f'{path}, line {number}: a quotation mark (") is not closed; remove it')
             cells = [cell.strip() for cell in next(csv.reader([line], delimiter="\t"))]
             rows.append((number, cells))
     if not rows:
@@ -211,10 +226,11 @@ def _read_subject(row: _Row, made_here: tuple[Path, ...]) -> Subject:
         sex=row.choice("sex", ("F", "M")),
         age=row.number("age", AGE_RANGE_YEARS, "years"),
         sides=sides,
-        exclude=row.text("exclude"),
+        exclude=row.reason("exclude"),
         reference={side: path for side, path in references.items() if path},
         slope=slope,
         intercept=intercept,
+        basis=row.choice("basis", BASES),
         group=row.text("group") or "",
         center_mm={side: point for side, point in centers.items() if point},
     )

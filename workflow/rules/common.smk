@@ -52,6 +52,11 @@ def from_sheet(column):
     return value
 
 
+def calibration_basis(wildcards):
+    """What a subject's calibration counts in."""
+    return row(wildcards).basis or config["density"]["basis"]
+
+
 def reference_mask(wildcards):
     """The ground-truth mask of a hip."""
     reference = row(wildcards).reference

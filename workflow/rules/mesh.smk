@@ -31,7 +31,7 @@ rule export_mesh:
         options=lookup("mesh", within=config),
         slope=from_sheet("slope"),
         intercept=from_sheet("intercept"),
-        basis=lookup("density/basis", within=config),
+        basis=calibration_basis,
         revision=revisions.EXPORT_MESH,
     message:
         "Mesh the {wildcards.side} femur of {wildcards.subject}."

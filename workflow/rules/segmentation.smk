@@ -75,7 +75,7 @@ rule measure_volume:
     params:
         slope=from_sheet("slope"),
         intercept=from_sheet("intercept"),
-        basis=config["density"]["basis"],
+        basis=calibration_basis,
         revision=revisions.MEASURE_VOLUME,
     message:
         "Measure the {wildcards.side} femur of {wildcards.subject}."

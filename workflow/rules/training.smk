@@ -22,7 +22,9 @@ rule divide_cohort:
     resources:
         mem_mb=1000,
     params:
-        settings={k: TRAIN[k] for k in ("folds", "test_share", "seed", "group_by", "cohorts")},
+        settings={
+            k: TRAIN[k] for k in ("folds", "test_share", "seed", "group_by", "cohorts")
+        },
         revision=revisions.DIVIDE_COHORT,
     message:
         "Divide the labelled hips into folds and a test set."

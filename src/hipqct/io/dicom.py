@@ -18,6 +18,8 @@ HU_TYPES = ("", "HU", "HU_MOD", "US")  # US: unspecified, which modality CT make
 THICKNESS_TOLERANCE_MM = 0.1  # as written by scanners
 TILT_TOLERANCE_DEG = 0.5  # below it the tag is noise of the gantry's sensor
 
+NO_CONTRAST = ("", "none", "no", "no contrast", "without", "n", "0")
+
 
 def read_dicom(path: str | Path, series_uid: str | None = None) -> tuple[Image, dict]:
     """The axial CT series of a folder (searched recursively), or of one multi-frame file, in HU.
@@ -62,6 +64,7 @@ def inspect_dicom(path: str | Path, series_uid: str | None = None) -> tuple[Seri
         labels,
     )
     warnings += _tilt_warnings(slices) + _padding_warnings(slices) + _thickness_warnings(slices, stack)
+    warnings += _contrast_warnings(series.headers[0])
     facts = _facts(series, slices) | choice | {"warnings": warnings}
     return series, stack, facts
 
@@ -149,6 +152,12 @@ def _padding_is_tissue(part: Slice) -> bool:
         return False
     low, high = sorted(value * part.slope + part.intercept for value in padding)
     return high > TISSUE_HU[0] and low < TISSUE_HU[1]
+
+
+def _contrast_warnings(header: Header) -> list[str]:
+    if header.text("ContrastBolusAgent").lower() in NO_CONTRAST:
+        return []
+    return ["the header names a contrast agent: it adds to densities, by an amount nobody knows"]
 
 
 def _padding_warnings(slices: list[Slice]) -> list[str]:

@@ -44,6 +44,7 @@ WANTED = [
         "PatientAge",
         "StudyDate",
         "KVP",
+        "ContrastBolusAgent",
         "ConvolutionKernel",
         "SliceThickness",
         "GantryDetectorTilt",

@@ -13,6 +13,17 @@ BODY_SHARE_MIN = 0.01  # of all voxels
 METAL_HU = 3000  # no bone reaches it
 METAL_MM3 = 100.0
 
+# What CT numbers of a hip look like; a scan outside is told of, not refused.
+SOFT_HU = (-500, 500)
+FAT_OR_MUSCLE_HU = ((-140, -60), (-10, 100))  # the commonest soft tissue is one of them
+FAT_HU, FAT_PEAK_HU = (-250, -30), (-135, -65)  # where fat is looked for, and where its peak lies
+FAT_SHARE = (0.1, 0.85)  # of soft voxels below -30 HU
+FAT_SHARE_CLEAR = 0.25  # with so much fat its peak is one
+SOFT_CM3_MIN = 1000.0  # less of a body is not judged
+CUT_LOW_HU, CUT_LOW_SHARE = -900, 0.02  # no air below, and so much at the lowest value
+CUT_HIGH_HU, CUT_HIGH_VOXELS = 2900, 200  # so many at a highest value that 12 bits would not have cut at
+BIN_HU = 10
+
 
 def to_int16(values: np.ndarray, label: str) -> tuple[np.ndarray, int]:
     """HU rounded to int16, and how many voxels below ``AIR_HU`` (padding round the scan) were set to it.
@@ -66,3 +77,45 @@ def check_hounsfield(ct: np.ndarray, voxel_mm3: float, label: str) -> list[str]:
             f"{metal_mm3:.0f} mm3 above {METAL_HU} HU: metal, whose streaks spoil mask and density near it"
         ]
     return []
+
+
+def check_tissues(ct: np.ndarray, voxel_mm3: float) -> list[str]:
+    """Warnings about CT numbers (int16) that a hip should not have: shifted, scaled or cut.
+
+    Soft tissue of a hip is fat round -100 and muscle round 50 HU; a wrong rescale slope or intercept moves
+    them, and a display window cuts what lies beyond it.
+    """
+    counts = np.zeros(int(INT16_MAX) - AIR_HU + 1, np.int64)
+    for k in range(ct.shape[2]):
+        counts += np.bincount(ct[..., k].ravel().astype(np.int32) - AIR_HU, minlength=len(counts))
+    lowest, highest = np.flatnonzero(counts)[[0, -1]] + AIR_HU
+    at_lowest, at_highest = counts[lowest - AIR_HU], counts[highest - AIR_HU]
+    warnings = []
+    if lowest > CUT_LOW_HU and at_lowest > CUT_LOW_SHARE * counts.sum():
+        share = 100 * at_lowest / counts.sum()
+        warnings.append(
+            f"{share:.0f} % of its voxels have its lowest value, {lowest} HU: cut, or no air is in HU"
+        )
+    if highest < CUT_HIGH_HU and at_highest > CUT_HIGH_VOXELS:
+        warnings.append(
+            f"{at_highest} voxels have its highest value, {highest} HU: dense bone may be cut off"
+        )
+    soft = counts[SOFT_HU[0] - AIR_HU : SOFT_HU[1] - AIR_HU]
+    if soft.sum() * voxel_mm3 < 1000 * SOFT_CM3_MIN:
+        return warnings
+    bins = soft.reshape(-1, BIN_HU).sum(axis=1)
+    smooth = np.convolve(bins, np.ones(3) / 3, "same")
+    at_hu = SOFT_HU[0] + BIN_HU * (np.arange(len(bins)) + 0.5)
+    commonest_hu = at_hu[smooth.argmax()]
+    fat = (at_hu > FAT_HU[0]) & (at_hu < FAT_HU[1])
+    fat_hu = at_hu[fat][smooth[fat].argmax()]
+    fat_share = soft[: FAT_HU[1] - SOFT_HU[0]].sum() / soft.sum()
+    odd = not any(low <= commonest_hu <= high for low, high in FAT_OR_MUSCLE_HU)
+    odd |= not FAT_SHARE[0] <= fat_share <= FAT_SHARE[1]
+    odd |= fat_share > FAT_SHARE_CLEAR and not FAT_PEAK_HU[0] <= fat_hu <= FAT_PEAK_HU[1]
+    if odd:
+        warnings.append(
+            f"its soft tissue lies oddly, most round {commonest_hu:.0f} HU and fat round {fat_hu:.0f} (usual "
+            "are muscle round 50, fat round -100): check rescale slope and intercept before you use densities"
+        )
+    return warnings

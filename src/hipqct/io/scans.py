@@ -9,14 +9,15 @@ from hipqct.errors import ScanError
 from hipqct.image import Image, lps_axes, reorient_to_lps
 from hipqct.io.dicom import inspect_dicom, read_dicom
 from hipqct.io.dicom_geometry import MIN_COVERAGE_MM, MIN_SLICES, too_few
-from hipqct.io.hounsfield import check_hounsfield, to_int16
+from hipqct.io.hounsfield import check_hounsfield, check_tissues, to_int16
 from hipqct.io.image_headers import IMAGE_SUFFIXES, ImageHeader, read_image_header
 from hipqct.io.images import read_image
 from hipqct.io.nifti_header import check_length, is_nifti
 from hipqct.io.scan_tree import dicom_rows, image_rows
+from hipqct.resample import SLICE_RANGE_MM
 
+AGE_TOLERANCE = 1.5  # years between the sheet's age and the header's
 MAX_OBLIQUITY_DEG = 20.0  # femoral anteversion and abduction vary by as much; the model saw no more
-SLICE_MM = (0.5, 5.0)  # what the resampling was made for
 
 
 def read_scan(path: str | Path, series_uid: str | None = None) -> tuple[Image, dict]:
@@ -38,8 +39,8 @@ def read_scan(path: str | Path, series_uid: str | None = None) -> tuple[Image, d
         stored, facts = read_dicom(path, series_uid)
     ct = reorient_to_lps(stored)
     label = f"series {facts['series']}" if "series" in facts else path.name  # a folder may carry a name
-    warnings = [*facts.pop("warnings"), *check_geometry(ct)]
     metal = check_hounsfield(ct.array, ct.voxel_volume_mm3, label)
+    warnings = [*facts.pop("warnings"), *check_geometry(ct), *check_tissues(ct.array, ct.voxel_volume_mm3)]
     flags = ["metal"] * bool(metal) + ["scan_warnings"] * bool(warnings)
     return ct, facts | _image_facts(stored, ct) | {"warnings": warnings + metal, "flags": flags}
 
@@ -51,10 +52,13 @@ class Finding(NamedTuple):
     text: str
 
 
-def check_scan(path: str | Path, series_uid: str | None = None) -> list[Finding]:
+def check_scan(
+    path: str | Path, series_uid: str | None = None, sex: str | None = None, age: float | None = None
+) -> list[Finding]:
     """What the headers of a scan say against it, without reading voxels; an empty list when nothing does.
 
     The same rules as ``read_scan``, but for those that need voxels (HU range, NaN, damaged compressed data).
+    A ``sex`` or ``age`` (years) unlike the header's is a warning: rows of the sheet may have been shuffled.
     """
     path = Path(path)
     try:
@@ -69,10 +73,19 @@ def check_scan(path: str | Path, series_uid: str | None = None) -> list[Finding]
             data = series.headers[0].dataset
             size = (data.Columns, data.Rows, len(stack.order))
             header = ImageHeader(size, stack.spacing_mm, tuple(stack.origin_mm), stack.direction, "int16")
-            warnings = facts["warnings"] + check_geometry(_lps_stub(header))
+            warnings = facts["warnings"] + check_geometry(_lps_stub(header)) + _unlike(facts, sex, age)
     except ScanError as error:
         return [Finding("error", str(error))]
     return [Finding("warning", text) for text in warnings]
+
+
+def _unlike(facts: dict, sex: str | None, age: float | None) -> list[str]:
+    warnings = []
+    if sex and facts["sex"] and sex != facts["sex"]:
+        warnings.append(f"the header says sex {facts['sex']}, the sheet {sex}")
+    if age is not None and facts["age_years"] is not None and abs(age - facts["age_years"]) > AGE_TOLERANCE:
+        warnings.append(f"the header says {facts['age_years']} years, the sheet {age:g}")
+    return warnings
 
 
 def _check_there(path: Path) -> None:
@@ -107,17 +120,18 @@ def _read_image_scan(path: Path) -> tuple[Image, dict]:
 
 
 def check_geometry(ct: Image) -> list[str]:
-    """Warnings about the grid of an LPS image; ScanError when it covers too little for a hip."""
+    """Warnings about the grid of an LPS image; ScanError when it covers too little or no slices of use."""
     coverage_mm = ct.shape[2] * ct.spacing_mm[2]
     if ct.shape[2] < MIN_SLICES or coverage_mm < MIN_COVERAGE_MM:
         raise ScanError(too_few(ct.shape[2], coverage_mm))
+    if not SLICE_RANGE_MM[0] <= ct.spacing_mm[2] <= SLICE_RANGE_MM[1]:
+        raise ScanError(
+            f"slices every {ct.spacing_mm[2]:g} mm; the method takes {SLICE_RANGE_MM[0]:g} to "
+            f"{SLICE_RANGE_MM[1]:g} mm: choose a series with other slices"
+        )
     warnings = []
     if obliquity_deg(ct) > MAX_OBLIQUITY_DEG:
         warnings.append(f"the slices lie {obliquity_deg(ct):.0f} degrees off the axial plane")
-    if not SLICE_MM[0] <= ct.spacing_mm[2] <= SLICE_MM[1]:
-        warnings.append(
-            f"slices every {ct.spacing_mm[2]:g} mm; the method is made for {SLICE_MM[0]} to {SLICE_MM[1]} mm"
-        )
     return warnings
 
 

@@ -5,7 +5,13 @@ import logging
 import numpy as np
 
 from hipqct.bone import mask_on_grid, segment_probability
-from hipqct.density import bone_mineral_content_mg, integral_density, mean_hu
+from hipqct.density import (
+    PLAUSIBLE_DENSITY_MG_CM3,
+    bone_mineral_content_mg,
+    integral_density,
+    is_usual_calibration,
+    mean_hu,
+)
 from hipqct.errors import AnatomyError, ScanError
 from hipqct.image import Image, reorient_to_lps
 from hipqct.io.files import read_json, replace_when_done, write_json
@@ -19,6 +25,7 @@ from hipqct.volume import measure_mask, voxel_volume_mm3
 log = logging.getLogger(__name__)
 
 UNCALIBRATED = "uncalibrated"
+UNUSUAL_CALIBRATION, IMPLAUSIBLE_DENSITY = "unusual_calibration", "implausible_density"
 PHANTOM_MODEL = "phantom_model"
 LEAVES_CROP = "reference_leaves_crop"
 PADDING_HU = -500  # a slice without anything above this shows air only
@@ -78,7 +85,9 @@ def measure_volume(
     The flags of scan.json (see `hipqct.steps.image.import_scan`) are kept; ``phantom_model`` is set where a
     model that was trained on phantoms alone meets another scan.
     Without slope and intercept (mg/cm3 of ``basis``, per HU) ``integral_density_mg_cm3``,
-    ``bone_mineral_content_mg`` and ``calibration`` are null and the flag ``uncalibrated`` is set.
+    ``bone_mineral_content_mg`` and ``calibration`` are null and the flag ``uncalibrated`` is set. A
+    calibration unlike those of phantoms in use sets ``unusual_calibration``, a density of no femur
+    ``implausible_density``.
 
     Raises:
         AnatomyError: the mask is empty.
@@ -100,6 +109,11 @@ def measure_volume(
         density_mg_cm3 = integral_density(ct, mask, slope, intercept)
         content_mg = bone_mineral_content_mg(density_mg_cm3, size["volume_voxel_mm3"])
         calibration = {"slope": slope, "intercept": intercept, "basis": basis}
+        if not is_usual_calibration(slope, intercept):
+            flags.append(UNUSUAL_CALIBRATION)
+        low, high = PLAUSIBLE_DENSITY_MG_CM3
+        if not low <= density_mg_cm3 <= high:
+            flags.append(IMPLAUSIBLE_DENSITY)
     content = {
         "volume_mm3": size["volume_mm3"],
         "volume_voxel_mm3": size["volume_voxel_mm3"],
