@@ -8,7 +8,7 @@ import pytest
 from cohort_factory import MESH, Hip, Results, cohort
 
 from hipqct.cohort import SUBJECT_COLUMNS, TEXT_COLUMNS, flag_other_lengths, subject_table
-from hipqct.io.files import hash_file, write_json
+from hipqct.io.files import hash_file, read_json, write_json
 from hipqct.io.tables import read_table, write_table
 from hipqct.progress import chain_status_by_times
 from hipqct.steps.cohort import aggregate_cohort
@@ -167,12 +167,38 @@ def test_solved_load_cases_have_columns_also_the_users_own(tmp_path):
     assert list(rows[0])[-1] == "flags"
 
 
-def test_solved_hips_whose_bone_ends_elsewhere_are_flagged():
-    def hip(subject, below_head_mm, **solved):
-        return {"subject": subject, "below_head_mm": below_head_mm, "flags": []} | solved
+def test_measures_to_a_common_length_are_those_of_the_cut_femur(tmp_path):
+    cut = {"distal_cut_mm": 60, "whole_below_head_mm": 95.0, "anatomy": {"below_head_mm": 60.1}}
+    cut |= {"mask": {"volume_mm3": 70_000.0}, "material": {"mineral_mask_mg": 17_500.0}}
 
-    hips = [hip(f"S{i}", mm, stance_stiffness_n_mm=5000.0) for i, mm in enumerate((95, 98, 101, 109, 88.9))]
-    hips += [hip("unsolved", 200), {"subject": "failed"}]
+    def change(study):
+        for subject, mesh in (("S001", cut), ("S002", cut | {"flags": ["distal_cut_missing_mm"]})):
+            study.write(subject, "left", "{side}/mesh/mesh.json", MESH | mesh)
+        study.write("S003", "left", "{side}/mesh/mesh.json", MESH | cut | {"material": None})
+        study.write("S001", "left", "scan.json", {"flags": [], "kvp": 120.0, "kernel": "B30s"})
+        volume = read_json(study.path("S001", "left", "{side}/volume.json"))
+        volume["calibration"] = {"slope": 0.8, "intercept": -2.0, "basis": "HA"}
+        study.write("S001", "left", "{side}/volume.json", volume)
+
+    first, short, uncalibrated, whole = aggregate(tmp_path, cohort(4), change, solving=False).table(
+        "subjects"
+    )
+    names = ("volume_to_cut_mm3", "integral_density_to_cut_mg_cm3", "bone_mineral_content_to_cut_mg")
+    assert [first[name] for name in names] == ["70000", "250", "17500"]
+    assert [short[name] for name in names] == [whole[name] for name in names] == ["", "", ""]
+    assert [uncalibrated[name] for name in names] == ["70000", "", ""]
+    assert (first["below_head_mm"], whole["below_head_mm"]) == ("95", "")
+    scanned = ("slope", "intercept", "basis", "kvp", "kernel")
+    assert [first[name] for name in scanned] == ["0.8", "-2", "HA", "120", "B30s"]
+    assert [whole[name] for name in scanned] == [""] * 5
+
+
+def test_hips_whose_bone_ends_elsewhere_are_flagged():
+    def hip(subject, below_head_mm):
+        return {"subject": subject, "below_head_mm": below_head_mm, "flags": []}
+
+    hips = [hip(f"S{i}", mm) for i, mm in enumerate((95, 98, 101, 109, 88.9))]
+    hips += [hip("no frame", None), {"subject": "failed"}]
     flag_other_lengths(hips)
     assert [h["subject"] for h in hips if h.get("flags")] == ["S3"]  # the median is 98 mm
     table = subject_table(hips)

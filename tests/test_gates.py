@@ -145,6 +145,7 @@ def test_a_femur_is_cut_to_the_length_asked_for(scan, tmp_path):
     whole, cut = export(scan, tmp_path / "a"), export(scan, tmp_path / "b", distal_cut_mm=60)
     assert whole["anatomy"]["below_head_mm"] > 75
     assert cut["anatomy"]["below_head_mm"] == pytest.approx(60, abs=2.0)
+    assert cut["whole_below_head_mm"] == whole["whole_below_head_mm"] == whole["anatomy"]["below_head_mm"]
     assert np.allclose(cut["anatomy"]["head_center_mm"], whole["anatomy"]["head_center_mm"], atol=0.3)
     lowest_mm = cut["anatomy"]["head_center_mm"][2] - cut["anatomy"]["below_head_mm"]
     for model, nodes in (("hex", "hex.vtu"), ("tet", "tet.vtu")):

@@ -31,7 +31,7 @@ REQUIRED = ("subject", "scan")
 SUBJECT = re.compile(r"[A-Za-z0-9_-]+")
 SERIES_UID = re.compile(r"[0-9]+(\.[0-9]+)+|[0-9a-f]{12}")  # or the short hash of scan.json
 
-# Wider than any scanner and phantom in use; a slope in g/cm3 (0.0008) falls outside. What is only unusual is flagged.
+# Wider than any scanner and phantom in use; a slope in g/cm3 (0.0008) falls outside. Unusual ones get a flag.
 SLOPE_RANGE_MG_CM3_PER_HU = (0.05, 15.0)
 INTERCEPT_RANGE_MG_CM3 = (-500.0, 500.0)
 AGE_RANGE_YEARS = (0.0, 120.0)

@@ -14,6 +14,7 @@ from hipqct.cohort import (
     subject_table,
     volume_agreement_table,
 )
+from hipqct.density import MM3_PER_CM3
 from hipqct.io.files import read_json, replace_when_done, write_json
 from hipqct.io.tables import read_table, write_table
 from hipqct.progress import SOLUTION, chain_status, remove_results_after, solution_failure
@@ -52,6 +53,7 @@ def aggregate_cohort(
             folder = results_dir / "subjects" / subject.subject / side
             mesh = read_json(folder / "mesh" / "mesh.json")
             hip |= _read_results(folder, mesh, with_reference=side in subject.reference)
+            hip |= _read_scan(folder)
             if not (solving and has_materials(mesh)):
                 continue
             if reason := solution_failure(results_dir, subject.subject, side):
@@ -97,10 +99,29 @@ def _read_results(folder: Path, mesh: dict, with_reference: bool) -> dict:
         parts.append(read_json(folder / "evaluation.json"))
     for part in (*parts, mesh):
         flags += part.get("flags", [])
-    return {key: value for part in parts for key, value in part.items()} | {
-        "below_head_mm": (mesh.get("anatomy") or {}).get("below_head_mm"),
-        "flags": list(dict.fromkeys(flags)),
-    }
+    measures = {key: value for part in parts for key, value in part.items()} | _read_cut(mesh)
+    below_head_mm = mesh.get("whole_below_head_mm")
+    return measures | {"below_head_mm": below_head_mm, "flags": list(dict.fromkeys(flags))}
+
+
+def _read_cut(mesh: dict) -> dict:
+    """Size and mineral of the femur down to the mesh's distal cut; empty where it does not reach so far."""
+    cut = mesh.get("distal_cut_mm") is not None and mesh["anatomy"]
+    if not cut or "distal_cut_missing_mm" in mesh["flags"]:
+        return {}
+    volume_mm3, mineral_mg = mesh["mask"]["volume_mm3"], (mesh.get("material") or {}).get("mineral_mask_mg")
+    found = {"volume_to_cut_mm3": volume_mm3}
+    if mineral_mg is not None:
+        found["integral_density_to_cut_mg_cm3"] = MM3_PER_CM3 * mineral_mg / volume_mm3
+        found["bone_mineral_content_to_cut_mg"] = mineral_mg
+    return found
+
+
+def _read_scan(folder: Path) -> dict:
+    """What densities hang on: calibration, tube voltage and kernel."""
+    scan = read_json(folder.parent / "scan.json")
+    calibration = read_json(folder / "volume.json").get("calibration") or {}
+    return calibration | {key: scan.get(key) for key in ("kvp", "kernel")}
 
 
 def draw_figures(subjects_tsv, figures_dir) -> None:

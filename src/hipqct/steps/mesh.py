@@ -116,6 +116,7 @@ def _prepare_femur(mask: Image, side: str, options: dict) -> tuple[Image, FemurF
     as_found = mask_facts(mask, options["distal_slab_mm"])
     mask = mask.with_array(solid_mask(mask.array)[0])
     frame, no_frame = _find_frame(mask, side)
+    whole_below_head_mm = frame.below_head_mm if frame else None
     if frame and options["distal_cut_mm"] is not None:
         cut = cut_below(mask, frame.head_center_mm, options["distal_cut_mm"])
         mask = mask.with_array(solid_mask(cut.array)[0])
@@ -130,6 +131,7 @@ def _prepare_femur(mask: Image, side: str, options: dict) -> tuple[Image, FemurF
         {
             "mask": as_found,
             "distal_cut_mm": options["distal_cut_mm"],
+            "whole_below_head_mm": whole_below_head_mm,
             "anatomy": frame.facts() if frame else None,
             "no_anatomical_frame": no_frame,
         },
