@@ -422,6 +422,7 @@ def main() -> None:
         "dice_default_vs_step1_min": float(own["dice_vs_step1"].min()),
         "dice_default_vs_truth_lost_max": float(own["dice_vs_truth_lost"].max()),
         "schemes_weights_sha256": plan["weights_sha256"],
+        "schemes_machine": result["machine"],
         **speedups_of_default(schemes, default, result["speedup_exact_vs_predict"]),
         "schemes": schemes,
         "cases": {kind: len(list(names)) for kind, names in own.groupby("kind")["case"]},

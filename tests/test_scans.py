@@ -252,11 +252,12 @@ def test_find_scans_lists_what_a_sheet_needs(tmp_path):
     (tmp_path / "P-09").mkdir()
     (tmp_path / "P-09" / "empty.dcm").touch()
     rows = {row["subject"]: row for row in find_scans(tmp_path)}
-    assert sorted(rows) == ["P-01", "P-02", "P-04", "P-06", "P-07", "P-08", "S001"]
+    (hidden,) = set(rows) - {"P-01", "P-02", "P-04", "P-06", "P-07", "P-08"}
+    assert re.fullmatch("S[0-9a-f]{8}", hidden)
+    assert rows["P-02"]["note"].startswith("1 other CT series in this study; the same patient as S")
     assert all(re.fullmatch("[A-Za-z0-9_-]+", subject) for subject in rows)
     assert (rows["P-01"]["sex"], rows["P-01"]["age"], rows["P-01"]["series_uid"]) == ("M", 71, None)
     assert rows["P-02"]["series_uid"] == soft
-    assert rows["P-02"]["note"] == "1 other CT series in this study"
     assert rows["P-04"]["scan"].endswith("scan.dcm")
     for subject in sorted(set(rows) - {"P-08"}):
         assert check_scan(rows[subject]["scan"], rows[subject]["series_uid"]) == []
@@ -269,6 +270,21 @@ def test_subjects_of_one_name_are_told_apart(tmp_path):
     assert [row["subject"] for row in find_scans(tmp_path)] == ["hip", "hip-2"]
     with pytest.raises(ScanError, match="is not a folder"):
         find_scans(tmp_path / "absent")
+
+
+def test_names_that_stand_for_a_patients_stay_when_scans_are_added(tmp_path):
+    for patient in ("HIP-0002", "HIP-0003"):
+        write_series(tmp_path / patient, PatientID=patient, PatientName="")
+    before = {row["scan"]: row["subject"] for row in find_scans(tmp_path)}
+    write_series(tmp_path / "HIP-0001", PatientID="HIP-0001", PatientName="")
+    after = {row["scan"]: row["subject"] for row in find_scans(tmp_path)}
+    assert len(after) == 3 and before.items() <= after.items()
+
+
+def test_anonymised_folders_without_any_uid_of_the_study_are_subjects_each(tmp_path):
+    for folder in ("a", "b", "c"):
+        write_series(tmp_path / folder, PatientID="", PatientName="", StudyInstanceUID="")
+    assert [row["subject"] for row in find_scans(tmp_path)] == ["a", "b", "c"]
 
 
 def test_scans_of_two_patients_in_one_folder_are_two_rows(tmp_path):

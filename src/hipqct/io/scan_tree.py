@@ -11,7 +11,7 @@ from hipqct.errors import ScanError
 from hipqct.io.dicom import age_years
 from hipqct.io.dicom_geometry import MIN_SLICES
 from hipqct.io.dicom_headers import Header, read_header, without_identity
-from hipqct.io.dicom_series import group_series, series_rank
+from hipqct.io.dicom_series import group_series, series_rank, uid_key
 from hipqct.io.image_headers import IMAGE_SUFFIXES, read_image_header
 from hipqct.io.images import read_image
 
@@ -41,13 +41,18 @@ class FoundSeries:
 
 
 def dicom_rows(root: Path) -> list[dict]:
-    """One row per DICOM study, for ``find_scans``; ``subject`` is empty where no name is fit."""
+    """One row per DICOM study, for ``find_scans``; ``subject`` is empty where no name is fit.
+
+    Series without a study's UID, as some programs leave them, are a study for each folder. ``key`` tells
+    studies apart wherever they lie; ``patient`` is the header's id.
+    """
     found = _dicom_series(root)
     studies = defaultdict(list)
     for series in found:
-        studies[series.header.text("PatientID"), series.header.text("StudyInstanceUID")].append(series)
+        study = series.header.text("StudyInstanceUID") or str(series.folder.relative_to(root))
+        studies[series.header.text("PatientID"), study].append(series)
     rows = []
-    for members in studies.values():
+    for (patient, study), members in studies.items():
         best = min(members, key=lambda series: (series.rank, series.header.text("SeriesNumber"), series.uid))
         dataset = best.header.dataset
         single = int(dataset.get("NumberOfFrames") or 1) == best.count
@@ -64,6 +69,8 @@ def dicom_rows(root: Path) -> list[dict]:
                 "series_uid": best.uid if beside and not single else None,
                 "sex": sex if sex in ("F", "M") else None,
                 "age": age_years(best.header),
+                "key": uid_key(study),
+                "patient": patient,
                 "note": f"{len(members) - 1} other CT series in this study" if len(members) > 1 else None,
             }
         )
@@ -105,13 +112,14 @@ def _lenient_header(path: Path, root: Path) -> list[Header]:
 def image_rows(root: Path) -> list[dict]:
     """One row per image file that is no label map, for ``find_scans``."""
     files = sorted(p for p in root.rglob("*") if p.is_file() and p.name.lower().endswith(IMAGE_SUFFIXES))
-    empty = dict.fromkeys(("series_uid", "sex", "age", "note"))
+    empty = dict.fromkeys(("series_uid", "sex", "age", "patient", "note"))
     rows = []
     for number, path in enumerate(files, start=1):
         if number % IMAGES_PER_MESSAGE == 0:
             log.info("%d of %d image files read", number, len(files))
         if not path.name.startswith(".") and not _is_label_map(path):
-            rows.append({"subject": _subject(path, root), "scan": str(path)} | empty)
+            key = uid_key(path.relative_to(root))
+            rows.append({"subject": _subject(path, root), "scan": str(path), "key": key} | empty)
     return rows
 
 

@@ -16,6 +16,7 @@ from hipqct.io.nifti_header import check_length, is_nifti
 from hipqct.io.scan_tree import dicom_rows, image_rows
 from hipqct.resample import SLICE_RANGE_MM
 
+KEY_DIGITS = 8  # of a study's hash in a subject's name
 AGE_TOLERANCE = 1.5  # years between the sheet's age and the header's
 MAX_OBLIQUITY_DEG = 20.0  # femoral anteversion and abduction vary by as much; the model saw no more
 
@@ -163,20 +164,26 @@ def find_scans(folder: str | Path) -> list[dict]:
     """Rows for a sample sheet from a tree of DICOM, NIfTI, NRRD and MetaImage, in order of path.
 
     One row per DICOM study (its best CT series by the rules of ``choose_series``) and per image file that is
-    no label map. Keys: ``subject`` (from folder or file name, unique; ``S001`` and so on where that holds the
-    patient's name or id), ``scan`` (path), ``series_uid`` (where the folder holds other CT series too),
-    ``sex``, ``age``, ``note`` (what else was seen). Unknown values are None. Image files that cannot be read
+    no label map. Keys: ``subject`` (from folder or file name, unique; where that holds the patient's name or
+    id, ``S`` and a hash of the study's UID: the same whatever other scans come to the folder), ``scan``
+    (path), ``series_uid`` (where the folder holds other CT series too), ``sex``, ``age``, ``note`` (what else
+    was seen, another study of the same patient too). Unknown values are None. Image files that cannot be read
     are listed too, so that ``hipqct check`` tells why. Raises ScanError when ``folder`` is no folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ScanError(f"{folder} is not a folder; give the folder that holds the scans")
     rows = sorted(dicom_rows(folder) + image_rows(folder), key=lambda row: str(row["scan"]))
-    taken = set()
-    for number, row in enumerate(rows, start=1):
-        wanted = row["subject"] or f"S{number:03d}"
+    taken, first_of = set(), {}
+    for row in rows:
+        key, patient = row.pop("key"), row.pop("patient")
+        wanted = row["subject"] or f"S{key[:KEY_DIGITS]}"
         row["subject"], again = wanted, 2
         while row["subject"].lower() in taken:
             row["subject"], again = f"{wanted}-{again}", again + 1
         taken.add(row["subject"].lower())
+        first = first_of.setdefault(patient, row["subject"]) if patient else row["subject"]
+        if first != row["subject"]:
+            notes = (row["note"], f"the same patient as {first}: give both one group")
+            row["note"] = "; ".join(filter(None, notes))
     return rows
