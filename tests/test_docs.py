@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from snakemake.cli import get_argument_parser
 
+from hipqct.cohort import SUBJECT_COLUMNS
+
 PROJECT = Path(__file__).parents[1]
 COMMAND = re.compile(r"^(?:.*?`)?(snakemake [^`\n]+)", re.M)
 COMMANDS = sorted(
@@ -30,3 +32,15 @@ def test_no_option_of_a_documented_command_takes_its_targets(command):
 def test_there_are_commands_to_look_at():
     assert sum("results/" in command for command in COMMANDS) >= 3
     assert any("--forcerun" in command for command in COMMANDS)
+
+
+def test_every_column_of_the_hips_table_is_explained():
+    text = (PROJECT / "docs/results.md").read_text(encoding="utf-8")
+    told = {"stance_failure_load_n", "fall_stiffness_n_mm", "fall_failure_load_n"}  # "and so on"
+    assert [name for name in SUBJECT_COLUMNS if f"`{name}`" not in text and name not in told] == []
+
+
+def test_links_between_documents_lead_somewhere():
+    for page in (PROJECT / "README.md", PROJECT / "config/README.md", *(PROJECT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), (page.name, target)
