@@ -3,7 +3,7 @@
     python benchmarks/bench_training.py [--steps 12] [--patch 112 112 32]
 
 Compact network, two patches per step, Adam, soft Dice plus L2, on synthetic phantoms. Each way runs alone in
-a process of its own: ours as ``hipqct train`` runs it, drawing and augmenting patches meanwhile; the other on
+a process of its own: ours as ``hipqct train`` runs it, reading, drawing and augmenting patches meanwhile; the other on
 patches that were drawn before, the best case for it. Ours is run once more in mixed_bfloat16. The first
 steps, which warm up, do not count. Needs torch and monai.
 """
@@ -24,13 +24,15 @@ from bench_inference import describe_machine, write_results
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 WARM_UP, BATCH, ALPHA, LEARNING_RATE = 2, 2, 1e-6, 1e-4
-PHANTOMS = 2
+PHANTOMS, DATASET = 2, "phantoms.h5"
 
 
 def load_crops(folder: Path):
+    """As trainings have them: windows of an HDF5 file, which stays open."""
+    from hipqct.io.dataset import Dataset
     from hipqct.train import Crop
 
-    return [Crop(path.stem, **np.load(path)) for path in sorted(folder.glob("*.npz"))]
+    return [Crop(hip.name, hip.ct, hip.mask) for hip in Dataset(folder / DATASET).hips()]
 
 
 def make_recipe(patch: list[int], steps: int, precision: str = "float32"):
@@ -129,13 +131,18 @@ def main() -> None:
     if not (find_spec("torch") and find_spec("monai")):
         print(f"torch or monai is not installed (pip install torch monai): {RESULTS} stays as it is")
         return
+    from hipqct.io.dataset import Hip, write_dataset
     from hipqct.phantom.parameters import TRAIN_SEEDS
     from hipqct.steps.phantom_training import build_crops
 
     environment = os.environ | {"KERAS_BACKEND": "torch", "OMP_NUM_THREADS": str(options.threads)}
     measured = {}
     with tempfile.TemporaryDirectory() as temporary:
-        build_crops(TRAIN_SEEDS[:PHANTOMS], Path(temporary), 1, lambda done, total: None)
+        folder = Path(temporary)
+        build_crops(TRAIN_SEEDS[:PHANTOMS], folder, 1, lambda done, total: None)
+        hips = (Hip(path.stem, "left", **np.load(path)) for path in sorted(folder.glob("*.npz")))
+        plan = {"side": "left", "spacing_mm": (0.8, 0.8, 3.0), "data": "synthetic"}
+        write_dataset(hips, folder / DATASET, plan)
         for way in WAYS:
             arguments = [way, temporary, str(options.steps), *map(str, options.patch)]
             command = [sys.executable, __file__, "--worker", *arguments]
