@@ -3,9 +3,9 @@
     python benchmarks/bench_training.py [--steps 12] [--patch 112 112 32]
 
 Compact network, two patches per step, Adam, soft Dice plus L2, on synthetic phantoms. Each way runs alone in
-a process of its own: ours as ``hipqct train`` runs it, reading, drawing and augmenting patches meanwhile; the other on
-patches that were drawn before, the best case for it. Ours is run once more in mixed_bfloat16. The first
-steps, which warm up, do not count. Needs torch and monai.
+a process of its own: ours as ``hipqct train`` runs it, reading, drawing and augmenting patches meanwhile;
+the other on patches that were drawn before, the best case for it. Ours is run once more in mixed_bfloat16.
+The first steps, which warm up, do not count. Needs torch and monai.
 """
 
 import argparse
