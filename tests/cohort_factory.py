@@ -13,7 +13,8 @@ HEADER = "subject\tscan\tsex\tage\tside\texclude\treference_left\treference_righ
 
 NETWORK = {"model": "tiny", "weights_sha256": 64 * "a", "engine": "openvino", "device": "cpu"}
 NETWORK |= {"step": 8, "blend": "uniform", "ends": "as-is"}
-MESH = {"flags": [], "uncalibrated": False, "uncalibrated_modulus_mpa": None}
+MESH = {"flags": [], "uncalibrated": True, "uncalibrated_modulus_mpa": None}
+CALIBRATED = MESH | {"uncalibrated": False}  # to be solved
 
 
 @dataclass

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.filters import threshold_otsu
 
-from hipqct.bone import mask_on_grid, segment_probability
+from hipqct.bone import mask_on_grid, segment_probability, touches_field_edge
 from hipqct.errors import AnatomyError
 from hipqct.image import Image
 from hipqct.volume import voxel_volume_mm3
@@ -182,3 +182,40 @@ def test_filled_holes_and_dropped_parts_stay_so_on_other_grids():
     assert mask.array[(np.hypot(x - 60, y) < 7) & (z < 260) & (z > 198.5)].all()
     assert voxel_volume_mm3(mask) == pytest.approx(voxel_volume_mm3(bone.mask), rel=0.01)
     assert not mask.array[:24, :24, :40].any()
+
+
+@pytest.mark.parametrize("slices", [(1.6, 1.6, 1.0), (0.9, 0.9, 3.0)])
+def test_a_map_without_doubt_keeps_its_volume_on_other_grids(slices):
+    sharp = femur_map()
+    sharp = sharp.with_array((sharp.array > 0.5).astype(np.float32))
+    bone = segment_probability(sharp)
+    assert bone.otsu_threshold == pytest.approx(0.5)
+    shape = [round(n * old / new) for n, old, new in zip(SHAPE, SPACING_MM, slices, strict=True)]
+    target = grid(shape, slices, tuple(np.subtract(ORIGIN_MM, np.subtract(SPACING_MM, slices) / 2)))
+    volumes_mm3 = [voxel_volume_mm3(mask) for mask in (bone.mask, mask_on_grid(sharp, bone, target))]
+    assert volumes_mm3[1] == pytest.approx(volumes_mm3[0], rel=0.015)
+
+
+def test_bone_in_the_last_slice_that_shows_anything_is_told():
+    probability = femur_map()
+    top = int(np.flatnonzero(segment_probability(probability).mask.array.any((0, 1)))[-1])
+    assert segment_probability(probability, 0, top).flags == ["touches_scan_end"]
+    assert segment_probability(probability, 0, top + 1).flags == []
+
+
+def test_bone_that_the_field_of_view_may_cut_is_told():
+    mask = femur_map().array > 0.5
+    body = np.full(SHAPE, 40.0)
+    assert not touches_field_edge(mask, body)
+    x, y = np.indices(SHAPE[:2])
+    away = np.hypot(x - 31.5, y - 31.5)
+    first, side = np.flatnonzero(mask.any((1, 2)))[0], (away[..., None] * mask).max()
+    for radius, touched in ((side + 6, False), (side + 1, True), (side - 4, True)):
+        circle = np.where((away > radius)[..., None], -1024.0, body)
+        assert touches_field_edge(mask & (circle > -500), circle) is touched, radius
+    at_side = np.s_[first - 1 :]
+    assert touches_field_edge(mask[at_side], body[at_side])
+    gas = body.copy()
+    gas[first - 4 : first, 30:34, 20:24] = -900  # of a bowel beside it: not the end of anything
+    assert not touches_field_edge(mask, gas)
+    assert not touches_field_edge(np.zeros(SHAPE, bool), body)

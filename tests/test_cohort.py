@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
-from cohort_factory import MESH, Hip, Results, cohort
+from cohort_factory import CALIBRATED, MESH, Hip, Results, cohort
 
 from hipqct.cohort import SUBJECT_COLUMNS, TEXT_COLUMNS, flag_other_lengths, subject_table
 from hipqct.io.files import hash_file, read_json, write_json
@@ -150,6 +150,7 @@ def test_tables_read_back_as_they_were(tmp_path):
 def solve(study, subject: str, mesh_sha256: str = "", **cases: float) -> None:
     """Leave a hip's solved load cases, by default of the mesh that is there."""
     hip = study.results / "subjects" / subject / "left"
+    study.write(subject, "left", "{side}/mesh/mesh.json", CALIBRATED)
     numbers = {name: {"stiffness_n_mm": n, "failure_load_n": 2 * n} for name, n in cases.items()}
     sha256 = mesh_sha256 or hash_file(hip / "mesh/mesh.json")
     write_json({"mesh_sha256": sha256, "cases": numbers}, hip / "solution/summary.json")
@@ -208,6 +209,50 @@ def test_hips_whose_bone_ends_elsewhere_are_flagged():
 def test_a_solution_of_an_older_mesh_does_not_count(tmp_path):
     study = aggregate(tmp_path, cohort(1), lambda s: solve(s, "S001", "of another mesh", fall=800.0))
     assert study.table("subjects")[0]["fall_stiffness_n_mm"] == ""
+    assert "no solution of this mesh" in study.table("failures")[0]["reason"]
+
+
+def test_a_solver_that_was_killed_is_named_and_tried_again(tmp_path):
+    """It leaves neither a result nor a record."""
+
+    def change(study):
+        solve(study, "S001", fall=800.0)
+        study.write("S002", "left", "{side}/mesh/mesh.json", CALIBRATED)
+
+    study = aggregate(tmp_path, cohort(2), change)
+    assert [row["status"] for row in study.table("subjects")] == ["done", "done"]
+    (failure,) = study.table("failures")
+    assert (failure["subject"], failure["step"]) == ("S002", "solve_mesh")
+    assert not (study.cohort / "summary.json").exists()
+
+
+def test_a_failed_phantom_is_forgotten_when_the_scan_is_another(tmp_path):
+    hips = [Hip("S001", phantom=True), Hip("S002")]
+
+    def change(study):
+        for subject in ("S001", "S002"):
+            study.fail("make_phantom", subject, "No memory.")
+
+    study = aggregate(tmp_path, hips, change)
+    assert [row["status"] for row in study.table("subjects")] == ["failed", "done"]
+
+
+def test_hips_of_other_settings_are_flagged(tmp_path):
+    hexes = {"cube_mm": 3, "shape": "mask", "bone_fraction_min": 0.5}
+    usual = {"hex": hexes, "tet": {"size_mm": 3, "beyond_mask": "extend"}, "distal_slab_mm": 6}
+    usual |= {"distal_cut_mm": None, "anatomy": None}
+
+    def change(study):
+        for subject in ("S001", "S002", "S003"):
+            study.write(subject, "left", "{side}/mesh/mesh.json", MESH | usual)
+        study.write("S004", "left", "{side}/mesh/mesh.json", MESH | usual | {"distal_slab_mm": 9})
+        bone = read_json(study.path("S002", "left", "{side}/bone.json"))
+        bone["network"] |= {"device": "gpu", "engine": "tensorflow"}  # the same numbers
+        study.write("S002", "left", "{side}/bone.json", bone)
+        study.write("S003", "left", "{side}/bone.json", {"network": bone["network"] | {"step": 4}})
+
+    rows = aggregate(tmp_path, cohort(4), change).table("subjects")
+    assert ["other_settings" in row["flags"] for row in rows] == [False, False, True, True]
 
 
 def test_a_hip_whose_model_was_not_solved_is_done_and_named(tmp_path):

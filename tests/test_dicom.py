@@ -1,6 +1,7 @@
 """DICOM import: the numbers and their place in the world are right, or there is one clear sentence."""
 
 import random
+from functools import partial
 
 import nibabel
 import numpy as np
@@ -165,20 +166,16 @@ def test_multiframe_without_geometry_is_refused(tmp_path):
 
 
 def test_the_axial_series_is_taken_never_a_localizer(tmp_path):
-    wanted = generate_uid()
+    wanted, write = generate_uid(), partial(write_series, StudyInstanceUID=generate_uid())
     coronal = grid(np.eye(3)[:, [0, 2, 1]] * [1, -1, 1], (24, 20, 40), (2.5, 3, 2))
-    write_series(tmp_path / "a" / "loc", grid(shape=(24, 20, 60)), **LOCALIZER)
-    write_series(
-        tmp_path / "a" / "loc-in-series", grid(shape=(24, 20, 2)), SeriesInstanceUID=wanted, **LOCALIZER
-    )
-    write_series(tmp_path / "b" / "coronal", coronal)
-    write_series(
-        tmp_path / "b" / "reformat", grid(shape=(24, 20, 40)), ImageType=["DERIVED", "SECONDARY", "AXIAL"]
-    )
-    write_series(tmp_path / "c" / "thick", grid(shape=(24, 20, 14), spacing_mm=(2.5, 3, 5)))
-    write_series(tmp_path / "c" / "thin", SeriesInstanceUID=wanted)
-    write_series(tmp_path / "capture", SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
-    write_series(tmp_path / "mr", Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4")
+    write(tmp_path / "a" / "loc", grid(shape=(24, 20, 60)), **LOCALIZER)
+    write(tmp_path / "a" / "loc-in-series", grid(shape=(24, 20, 2)), SeriesInstanceUID=wanted, **LOCALIZER)
+    write(tmp_path / "b" / "coronal", coronal)
+    write(tmp_path / "b" / "reformat", grid(shape=(24, 20, 40)), ImageType=["DERIVED", "SECONDARY", "AXIAL"])
+    write(tmp_path / "c" / "thick", grid(shape=(24, 20, 14), spacing_mm=(2.5, 3, 5)))
+    write(tmp_path / "c" / "thin", SeriesInstanceUID=wanted)
+    write(tmp_path / "capture", SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
+    write(tmp_path / "mr", Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4")
     (tmp_path / "notes.txt").write_text("not DICOM")
     ct, facts = read_scan(tmp_path)
     assert_body(ct)
@@ -188,6 +185,43 @@ def test_the_axial_series_is_taken_never_a_localizer(tmp_path):
         *["CT", "CT", "CT", "MR", "localizer", "localizer", "secondary capture"]
     ]
     assert facts["warnings"] == []
+
+
+def test_scans_of_several_studies_in_one_folder_are_told(tmp_path):
+    write_series(tmp_path / "before", grid(shape=(24, 20, 24)), SeriesNumber=1)
+    write_series(tmp_path / "after", SeriesNumber=2)
+    (warning,) = read_scan(tmp_path)[1]["warnings"]
+    assert "CT series of 2 studies lie here" in warning and "set series_uid" in warning
+    write_series(tmp_path / "other", PatientID="another")
+    assert "3 studies and 2 patients" in read_scan(tmp_path)[1]["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "name"),
+    [
+        ("PatientID", "KX-44", "patient"),
+        ("FrameOfReferenceUID", "1.2.3", "frame of reference"),
+        ("KVP", "83.5", "tube voltage"),
+    ],
+)
+def test_a_series_that_changes_halfway_is_refused(tmp_path, keyword, value, name):
+    write_series(tmp_path, change=lambda k, d: setattr(d, keyword, value) if k > 8 else None)
+    text = refusal(tmp_path)
+    assert f"has another {name} than" in text and value not in text
+
+
+def test_acquisitions_that_alternate_along_z_are_refused(tmp_path):
+    write_series(tmp_path / "two", change=lambda k, d: setattr(d, "AcquisitionNumber", k % 2))
+    assert "slices of 2 acquisitions alternate along z" in refusal(tmp_path / "two")
+    write_series(tmp_path / "each", change=lambda k, d: setattr(d, "AcquisitionNumber", k))
+    assert read_scan(tmp_path / "each")[1]["warnings"] == []
+
+
+def test_losses_and_projections_are_no_plain_slices(tmp_path):
+    write_series(tmp_path / "lossy", LossyImageCompression="01")
+    assert "compressed with losses" in read_scan(tmp_path / "lossy")[1]["warnings"][0]
+    write_series(tmp_path / "mip", ImageType=["DERIVED", "PRIMARY", "VOLUME", "MAX_IP"])
+    assert "projection" in refusal(tmp_path / "mip")
 
 
 def test_series_uid_or_its_hash_chooses(tmp_path):

@@ -68,7 +68,7 @@ def test_the_agreement_in_the_figure_is_that_of_the_table(tmp_path):
     hips = table(12)
     expected = volume_agreement(hips["volume_reference_mm3"], hips["volume_predicted_mm3"])
     words = draw(hips, tmp_path / "figures")["volume_agreement"]
-    assert f"R² = {expected['r2']:.4f}" in words
+    assert f"R² (identity) {expected['r2']:.4f}" in words
     assert f"RMSE {expected['rmse_mm3'] / 1000:.2f} cm³" in words
     assert f"bias: {expected['bias_mm3'] / 1000:.2f}" in words
     assert f"+1.96 SD: {expected['loa_high_mm3'] / 1000:.2f}" in words

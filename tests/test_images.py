@@ -138,12 +138,27 @@ def test_a_place_in_doubt_is_refused(tmp_path):
         read_image(nifti(tmp_path / "sheared.nii", None, straight + 0.5 * np.eye(4, k=2)))
     space = b"NRRD0004\ntype: short\ndimension: 3\nsizes: 8 8 8\nendian: little\nencoding: raw\n"
     (tmp_path / "no.nrrd").write_bytes(space + b"\n" + bytes(1024))
-    with pytest.raises(ScanError, match="no space field"):
+    with pytest.raises(ScanError, match=r"no\.nrrd has no space"):
         read_image(tmp_path / "no.nrrd")
+    (tmp_path / "scanner.nrrd").write_bytes(
+        space + b"space: scanner-xyz\nspace directions: (1,0,0) (0,1,0) (0,0,2)\n\n" + bytes(1024)
+    )
+    with pytest.raises(ScanError, match="scanner-xyz space, so left and right cannot be told"):
+        read_image(tmp_path / "scanner.nrrd")
     sheared = b"space: left-posterior-superior\nspace directions: (1,0,0) (0,1,0) (0,0.3,2)\n"
     (tmp_path / "sheared.nrrd").write_bytes(space + sheared + b"\n" + bytes(1024))
     with pytest.raises(ScanError, match=r"not perpendicular \(cosine 0\.1"):
         read_image(tmp_path / "sheared.nrrd")
+
+
+@pytest.mark.parametrize(("unit", "name"), [("meter", "metres"), ("micron", "micrometres")])
+def test_other_units_than_millimetres_are_named(tmp_path, unit, name):
+    path = nifti(tmp_path / "image.nii", np.diag([-1.0, -1, 2, 1]))
+    image = nibabel.load(path)
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, path)
+    with pytest.raises(ScanError, match=f"counts lengths in {name}; export it in millimetres"):
+        read_image(path)
 
 
 @pytest.mark.parametrize("forms", ["q", "s", "qs"])

@@ -9,6 +9,7 @@ from skimage.filters import threshold_otsu
 from hipqct.errors import AnatomyError
 from hipqct.image import Image
 from hipqct.resample import resample_to
+from hipqct.solid import air_outside, bounding_box
 
 # A trained network is sure of most of a femur: its best voxels are near 1. Below this no voxel is.
 MIN_PEAK_PROBABILITY = 0.5
@@ -30,6 +31,10 @@ MAX_DOUBTFUL_SHARE = 0.2
 SECOND_COMPONENT_MM3 = 1_000.0
 # Threshold on a map that is 1 within the mask's filled parts and cut off outside its component.
 HALO_VOXELS = 2
+# Probabilities between the two classes that no voxel has.
+WIDE_GAP = 0.05
+# How near bone is to the field of view's end to be cut by it; how far round the mask that end is looked for.
+EDGE_PIXELS, AROUND_PIXELS = 2, 10
 FACES = ndimage.generate_binary_structure(3, 1)
 SLICE_FACES = FACES[:, :, 1:2]
 
@@ -48,7 +53,9 @@ class BoneMask:
     flags: list[str]
 
 
-def segment_probability(probability: Image, lowest_slice: int = 0) -> BoneMask:
+def segment_probability(
+    probability: Image, lowest_slice: int = 0, highest_slice: int | None = None
+) -> BoneMask:
     """Threshold a probability map by Otsu's method, keep the largest face-connected part, fill its holes.
 
     Holes are filled in space and then in each slice, since a medullary canal is open where the scan ends.
@@ -59,7 +66,7 @@ def segment_probability(probability: Image, lowest_slice: int = 0) -> BoneMask:
 
     Args:
         probability: 0..1 on the crop's grid, slices along the third axis, ascending.
-        lowest_slice: the first slice that shows anything; those below it are padding.
+        lowest_slice, highest_slice: the first and the last slice that show anything; the others are padding.
 
     Raises:
         AnatomyError: the map shows no femur.
@@ -68,7 +75,7 @@ def segment_probability(probability: Image, lowest_slice: int = 0) -> BoneMask:
     peak = float(array.max())
     if peak < MIN_PEAK_PROBABILITY:
         raise _no_femur(f"its largest probability is {peak:.2f}, at least {MIN_PEAK_PROBABILITY} is needed")
-    threshold = float(threshold_otsu(array)) if array.min() < peak else peak / 2
+    threshold = _middle_otsu(array) if array.min() < peak else peak / 2
     labels, components = ndimage.label(array > threshold, FACES)
     sizes_mm3 = np.bincount(labels.ravel(), minlength=2)[1:] * probability.voxel_volume_mm3
     if not MIN_COMPONENT_MM3 <= sizes_mm3.max() <= MAX_COMPONENT_MM3:
@@ -80,7 +87,8 @@ def segment_probability(probability: Image, lowest_slice: int = 0) -> BoneMask:
     _check_reaches_down(mask, lowest_slice, probability.spacing_mm[2])
     low, high = DOUBTFUL_PROBABILITY
     doubtful_share = np.count_nonzero((array > low) & (array < high)) / np.count_nonzero(mask)
-    flags = _flags(mask, doubtful_share, probability.voxel_volume_mm3, sizes_mm3)
+    top = mask.shape[2] - 1 if highest_slice is None else highest_slice
+    flags = _flags(mask, top, doubtful_share, probability.voxel_volume_mm3, sizes_mm3)
     return BoneMask(probability.with_array(mask), threshold, components, doubtful_share, flags)
 
 
@@ -107,11 +115,44 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
     return filled
 
 
-def _flags(mask: np.ndarray, doubtful_share: float, voxel_mm3: float, sizes_mm3: np.ndarray) -> list[str]:
+def _middle_otsu(array: np.ndarray) -> float:
+    """Otsu's threshold; of all equally good ones between two far levels, the middle one.
+
+    The lowest of them, which the histogram gives, would dilate masks that are interpolated on other grids.
+    """
+    threshold = float(threshold_otsu(array))
+    above = array > threshold
+    low, high = float(array[~above].max()), float(array[above].min())
+    return (low + high) / 2 if high - low > WIDE_GAP else threshold
+
+
+def touches_field_edge(mask: np.ndarray, ct: np.ndarray) -> bool:
+    """Whether bone lies within two pixels of the field of view's end in plane, so that it may go on there.
+
+    The field ends at the image's sides, and at what a scanner writes outside its circle: air that reaches the
+    sides of the mask's surroundings.
+
+    Args:
+        mask, ct: of one shape ``(x, y, z)``; ``ct`` in HU.
+    """
+    if not mask.any():
+        return False
+    box = bounding_box(mask)[:2]
+    at_side = any(
+        s.start < EDGE_PIXELS or s.stop > n - EDGE_PIXELS for s, n in zip(box, mask.shape, strict=False)
+    )
+    wide = tuple(slice(max(0, s.start - AROUND_PIXELS), s.stop + AROUND_PIXELS) for s in box)
+    grown = ndimage.binary_dilation(mask[wide], SLICE_FACES, EDGE_PIXELS)
+    return at_side or bool((grown & air_outside(ct[wide])).any())
+
+
+def _flags(
+    mask: np.ndarray, top: int, doubtful_share: float, voxel_mm3: float, sizes_mm3: np.ndarray
+) -> list[str]:
     volume_mm3 = np.count_nonzero(mask) * voxel_mm3
     found = {
         "low_confidence": doubtful_share > MAX_DOUBTFUL_SHARE,
-        "touches_scan_end": mask[:, :, -1].any(),
+        "touches_scan_end": mask[:, :, top:].any(),
         "touches_crop_border": mask[[0, -1]].any() or mask[:, [0, -1]].any(),
         "implausible_volume": not PLAUSIBLE_MM3[0] <= volume_mm3 <= PLAUSIBLE_MM3[1],
         "several_components": np.count_nonzero(sizes_mm3 > SECOND_COMPONENT_MM3) > 1,

@@ -36,7 +36,8 @@ CAPTIONS = {
     "measures": "Volume and density of every hip. Line: median; box: the middle half (from 5 hips on).",
     "segmentation": "Agreement with the reference masks, hip by hip. Line: median; box: the middle half "
     "(from 5 hips on). Relative volume error: 100 (predicted − reference) / reference.",
-    "volume_agreement": "Volumes. Left: predicted against reference, with the line of least squares. "
+    "volume_agreement": "Volumes. Left: predicted against reference, with the line of least squares; "
+    "R² is that of the line of identity, 1 − SSres / SStot. "
     "Right: difference against mean (Bland and Altman), with bias and 95% limits of agreement.",
 }
 SETTINGS = {
@@ -79,8 +80,12 @@ def caption(name: str, subjects: pd.DataFrame) -> str:
     """What a figure shows and of how many hips, one paragraph."""
     hips = FIGURES[name][1](subjects)
     parts = ", ".join(label for _, _, label, _ in _by_sex(hips))
-    note = synthetic_note(hips)
-    return f"{CAPTIONS[name]} {len(hips)} hips: {parts}." + (f" {note.capitalize()}." if note else "")
+    notes = [CAPTIONS[name], f"{len(hips)} hips: {parts}."]
+    if name == "measures" and hips["basis"].nunique() > 1:
+        notes.append("Densities in K2HPO4 and in HA stand together: they are not to be compared.")
+    if note := synthetic_note(hips):
+        notes.append(f"{note.capitalize()}.")
+    return " ".join(notes)
 
 
 def _measured(subjects: pd.DataFrame) -> pd.DataFrame:
@@ -152,7 +157,7 @@ def _write_agreement(axes, agreement: dict) -> None:
     """Number of hips, R² and errors in the corner below the line of identity."""
     lines = [f"n = {agreement['n']}"]
     if not np.isnan(agreement["r2"]):
-        lines.append(f"R² = {agreement['r2']:.4f}".replace("-", "−"))
+        lines.append(f"R² (identity) {agreement['r2']:.4f}".replace("-", "−"))
     lines += [f"RMSE {agreement['rmse_mm3'] / CM3:.2f} cm³", f"MAE {agreement['mae_mm3'] / CM3:.2f} cm³"]
     axes.text(0.98, 0.03, "\n".join(lines), ha="right", fontsize=7.5, transform=axes.transAxes)
 
@@ -183,7 +188,10 @@ def draw_segmentation(evaluated: pd.DataFrame) -> Figure:
 
 def draw_measures(done: pd.DataFrame) -> Figure:
     """Volume and integral density of every hip, for all, men and women."""
-    return _draw_panels(done.assign(volume_cm3=done["volume_mm3"] / CM3), MEASURE_PANELS, width_inch=5.4)
+    volume, (column, label, *limits) = MEASURE_PANELS
+    bases = " and ".join(sorted(set(done["basis"].dropna())))
+    panels = (volume, (column, label.replace(")", f" {bases})") if bases else label, *limits))
+    return _draw_panels(done.assign(volume_cm3=done["volume_mm3"] / CM3), panels, width_inch=5.4)
 
 
 def _draw_panels(hips: pd.DataFrame, panels, width_inch: float) -> Figure:

@@ -150,17 +150,18 @@ def score_masks(
 
 
 def bootstrap_interval(
-    statistic, *samples: np.ndarray, groups: np.ndarray | None = None
+    statistic, *samples: np.ndarray, groups: np.ndarray | None = None, fewest: int = FEWEST_FOR_INTERVAL
 ) -> tuple[float, float]:
-    """95% percentile interval of a statistic over `BOOTSTRAPS` resamples of the cases; NaN below 3 of them.
+    """95% percentile interval of a statistic over `BOOTSTRAPS` resamples of the cases; NaN for too few.
 
     Args:
         statistic: maps as many lists as given to a number; several samples are resampled together.
+        fewest: cases, or groups, that an interval needs.
         groups: which cases belong together (hips of one patient): whole groups are resampled and counted.
     """
     cases = range(len(samples[0])) if groups is None else groups
     members = [np.flatnonzero(np.asarray(cases) == case) for case in dict.fromkeys(cases)]
-    if len(members) < FEWEST_FOR_INTERVAL:
+    if len(members) < fewest:
         return float("nan"), float("nan")
 
     def of_groups(drawn):

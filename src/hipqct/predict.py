@@ -9,6 +9,7 @@ from scipy.special import ndtr
 
 from hipqct.engine import Engine
 from hipqct.metrics import dice
+from hipqct.solid import air_outside
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,6 @@ LARGEST_STEP, FEWEST_STEPS = 7, 3
 DOUBT = 0.002
 # Voxels whose mean lies more standard errors than this from 0.5 will not change sides.
 SURE_ERRORS = 5.0
-
-OUTSIDE_HU = -500.0  # between air, or what a scan writes beyond its field of view, and any tissue with noise
 
 
 def normalise(ct: np.ndarray, normalisation: dict) -> np.ndarray:
@@ -118,12 +117,7 @@ def clear_outside(probability: np.ndarray, ct: np.ndarray) -> np.ndarray:
     Args:
         probability, ct: of one shape ``(x, y, z)``; ``ct`` in HU.
     """
-    pieces, count = label(ct <= OUTSIDE_HU)
-    outside = np.zeros(count + 1, bool)
-    for side in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
-        outside[np.unique(side)] = True
-    outside[0] = False
-    return np.where(outside[pieces], np.float32(0), probability)
+    return np.where(air_outside(ct), np.float32(0), probability)
 
 
 def adapt_windows(engine: Engine, padded: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -118,6 +118,12 @@ def solution_failure(results_dir, subject: str, side: str) -> str:
     return read_json(record)["reason"] if record.exists() else ""
 
 
+def forget_phantom(results_dir, subject: str) -> None:
+    """Take away the record of a phantom that could not be made: the subject's scan is another one now."""
+    for name in BEFORE:
+        failure_record(Path(results_dir) / "logs" / name / f"{subject}.log").unlink(missing_ok=True)
+
+
 def remove_results_after(results_dir, subject: str, side: str, failed: str) -> None:
     """Remove what an older success left behind a step that has failed since.
 

@@ -17,19 +17,55 @@ PACKAGES = (
 SHORT_HASH = 8
 
 
+# Hips made by different ones are not to be compared. How a scan was resampled hangs on its slices.
+COMPARED = ("Network", "Meshes", "Materials", "Load cases", "Solver")
+OTHER_SETTINGS = "other_settings"
+
+
 def settings_used(subjects: pd.DataFrame, results_dir: Path) -> dict[str, str]:
-    """Resampling, network and calibration of the hips that are done, each with its number of hips.
+    """What made the hips that are done, from resampling to solver, each with its number of hips."""
+    used = {}
+    for row in select(subjects, "all").itertuples(index=False):
+        for name, value in hip_settings(results_dir, row.subject, row.side).items():
+            if value is not None:
+                used.setdefault(name, Counter())[value] += 1
+    return {name: _count(values) for name, values in used.items()}
+
+
+def hip_settings(results_dir: Path, subject: str, side: str) -> dict[str, str | None]:
+    """What made a hip's numbers, in words; None for what it has none of.
 
     Read from what stands beside the results, not from the config, which may have changed since.
     """
-    used = {"Resampling": Counter(), "Network": Counter(), "Calibration": Counter()}
-    for row in select(subjects, "all").itertuples(index=False):
-        subject = results_dir / "subjects" / row.subject
-        side = subject / row.side
-        used["Resampling"][_resampling(_facts(subject / "resampled.json"))] += 1
-        used["Network"][_network(_facts(side / "bone.json").get("network"))] += 1
-        used["Calibration"][_calibration(_facts(side / "volume.json").get("calibration"))] += 1
-    return {name: _count(values) for name, values in used.items() if values}
+    folder = results_dir / "subjects" / subject
+    network = _facts(folder / side / "bone.json").get("network")
+    mesh = _facts(folder / side / "mesh" / "mesh.json")
+    return {
+        "Resampling": _resampling(_facts(folder / "resampled.json")),
+        "Network": _network(network),
+        "Engine": f"{network['engine']} on {network['device']}" if network else None,
+        "Calibration": _calibration(_facts(folder / side / "volume.json").get("calibration")),
+        "Meshes": _meshes(mesh),
+        "Materials": _materials(mesh.get("material")),
+        "Load cases": _load_cases(mesh.get("load_cases")),
+        "Solver": _solver(_facts(folder / side / "solution" / "summary.json")),
+    }
+
+
+def flag_other_settings(hips: list[dict], results_dir: Path) -> None:
+    """Flag hips that another network, mesh, law, load case or criterion made than most others.
+
+    Args:
+        hips: as `hipqct.cohort.subject_table` takes them; those that are done are compared.
+    """
+    done = [hip for hip in hips if hip["status"] == "done"]
+    settings = [hip_settings(results_dir, hip["subject"], hip["side"]) for hip in done]
+    for name in COMPARED:
+        values = [made[name] for made in settings if made[name] is not None]
+        usual = max(sorted(set(values)), key=values.count, default=None)
+        for hip, made in zip(done, settings, strict=True):
+            if made[name] not in (None, usual) and OTHER_SETTINGS not in hip["flags"]:
+                hip["flags"] = [*hip["flags"], OTHER_SETTINGS]
 
 
 def software_versions() -> dict[str, str]:
@@ -57,12 +93,51 @@ def _network(facts: dict | None) -> str:
         return "not recorded"
     hashes = ", ".join(sha256[:SHORT_HASH] for sha256 in facts["weights_sha256"].split(", "))
     model = f"{facts['model']} (weights {hashes})"
-    windows = f"window step {facts['step']}, {facts['blend']} blend, ends {facts['ends']}"
-    return f"{model}, {windows}, {facts['engine']} on {facts['device']}"
+    return f"{model}, window step {facts['step']}, {facts['blend']} blend, ends {facts['ends']}"
 
 
 def _calibration(facts: dict | None) -> str:
     return f"slope and intercept of the sample sheet, {facts['basis']}" if facts else "none"
+
+
+def _meshes(facts: dict) -> str | None:
+    if "hex" not in facts:
+        return None
+    hexes, tets, cut_mm = facts["hex"], facts["tet"], facts["distal_cut_mm"]
+    cut = "not cut" if cut_mm is None else f"cut {cut_mm:g} mm below the head's centre"
+    slab = f"slab {facts['distal_slab_mm']:g} mm"
+    cubes = f"cubes of {hexes['cube_mm']:g} mm ({hexes['shape']}, from {hexes['bone_fraction_min']:g})"
+    return f"{cubes}, tetrahedra of {tets['size_mm']:g} mm ({tets['beyond_mask']}), {cut}, {slab}"
+
+
+def _materials(facts: dict | None) -> str | None:
+    if not facts or "modulus_law" not in facts:
+        return None
+    laws = ", ".join(law["name"] for law in (*facts["density_laws"], facts["modulus_law"]))
+    least = f"at least {facts['minimum_modulus_mpa']:g} MPa"
+    bins = f"bins of {facts['bin_width']:g}"
+    return (
+        f"{laws}; {facts['average']} averaged, {least}, Poisson's ratio {facts['poissons_ratio']:g}, {bins}"
+    )
+
+
+def _load_cases(cases: dict | None) -> str | None:
+    described = [
+        f"{name} ({case['angle_to_shaft_deg']:g} and {case['posterior_deg']:g} degrees, {case['distal']}, "
+        f"cap {case['head_cap_deg']:g} degrees, plate {case['contact_depth_mm']:g} mm)"
+        for name, case in (cases or {}).items()
+    ]
+    return "; ".join(described) or None
+
+
+def _solver(facts: dict) -> str | None:
+    if not facts.get("cases") or "criterion" not in facts:
+        return None
+    c = facts["criterion"]
+    limits = f"{c['measure']} strain {c['tension']:g} / {c['compression']:g} in {c['volume_percent']:g} %"
+    return (
+        f"{facts['model']}, {limits} of the bone from {c['bone_from_mpa']:g} MPa, {c['apart_mm']:g} mm apart"
+    )
 
 
 def _count(values: Counter) -> str:

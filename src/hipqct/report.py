@@ -43,7 +43,7 @@ HEADINGS = {
 }
 HIP_COLUMNS = (
     *("subject", "side", "sex", "age", "group", "status", "exclude", "volume_mm3", "integral_density_mg_cm3"),
-    *("bone_mineral_content_mg", "dice", "hausdorff95_mm", "relative_error_percent", "flags"),
+    *("basis", "bone_mineral_content_mg", "dice", "hausdorff95_mm", "relative_error_percent", "flags"),
 )
 SMALLEST_P = 0.001
 TABLES = {
@@ -56,7 +56,8 @@ TABLES = {
         "Volume agreement",
         "Predicted against reference volume. Volume: mean and SD (ddof 0) of the references; MAE and RMSE: "
         "mean absolute and root mean square error; R² = 1 − SSres/SStot; RE: relative error, 100 "
-        "(predicted − reference) / reference; LoA: limits of agreement, bias ± 1.96 SD.",
+        "(predicted − reference) / reference; LoA: limits of agreement, bias ± 1.96 SD. Every hip counts by "
+        "itself: where both hips of a subject are in, p-values and limits look surer than they are.",
     ),
     "subjects": (
         "Hips",

@@ -19,6 +19,9 @@ GROUP_SPACING_MM, GROUP_TOLERANCE_MM = 2.0, 0.01
 GROUP_SLICES, GROUP_SAMPLES, GROUP_SLICE_MM = 3, 6, 3.0
 # A slab at the stack's upper end becomes a slice when at least this share of it lies in the scan.
 END_SHARE = 0.5
+# How far, in voxels, a mask is moved so that halves at its two faces are decided in opposite ways: taken for
+# inside at both, they made masks on 1.5-mm slices 3 to 5 % larger.
+TIE_BREAK = 1e-4
 CHUNK_COLUMNS = 16  # columns of pixels at a time: bounds the memory of float copies
 ALIGNED = 1e-6  # largest difference of direction cosines between two grids with parallel axes
 
@@ -196,7 +199,9 @@ def resample_mask_slices(mask: Image, target: Image) -> Image:
     """Bring a reference mask to another grid: a voxel is inside when at least half of it is.
 
     On parallel grids each target voxel takes the mask's mean over its own box (per axis: exact overlap where
-    the target is coarser, linear interpolation where it is finer); otherwise it is interpolated linearly.
+    the target is coarser, linear interpolation where it is finer); otherwise it is interpolated linearly. On
+    grids that share voxel edges many voxels are covered by exactly a half: of those the ones at upper faces
+    count as inside and the ones at lower faces do not, so that the volume stays.
 
     Returns:
         A boolean image on the target's grid, False where the mask's image does not reach.
@@ -211,7 +216,7 @@ def resample_mask_slices(mask: Image, target: Image) -> Image:
     share = inside.astype(np.float32)
     for axis in (2, 1, 0):
         scale = target.spacing_mm[axis] / mask.spacing_mm[axis]
-        centers = offset[axis] + scale * np.arange(target.shape[axis])
+        centers = offset[axis] + scale * np.arange(target.shape[axis]) + TIE_BREAK
         weights = _axis_weights(share.shape[axis], centers, scale)
         moved = np.moveaxis(share, axis, 0)
         weighed = weights @ moved.reshape(moved.shape[0], -1)

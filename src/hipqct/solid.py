@@ -6,6 +6,8 @@ from scipy import ndimage
 from hipqct.errors import MeshError
 from hipqct.image import Image
 
+OUTSIDE_HU = -500.0  # between air, or what a scan writes beyond its field of view, and any tissue with noise
+
 
 def solid_mask(mask: np.ndarray) -> tuple[np.ndarray, dict]:
     """Keep the largest face-connected part of a mask and fill its cavities.
@@ -37,6 +39,16 @@ def solid_mask(mask: np.ndarray) -> tuple[np.ndarray, dict]:
     solid = np.zeros_like(mask)
     solid[box] = filled
     return solid, facts
+
+
+def air_outside(ct: np.ndarray) -> np.ndarray:
+    """Where air reaches the sides of an image (HU) in plane: round the body, and beyond the field of view."""
+    pieces, count = ndimage.label(ct <= OUTSIDE_HU)
+    outside = np.zeros(count + 1, bool)
+    for side in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
+        outside[np.unique(side)] = True
+    outside[0] = False
+    return outside[pieces]
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:

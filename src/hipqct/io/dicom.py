@@ -1,6 +1,7 @@
 """DICOM series, classic or enhanced multi-frame, to one CT image in HU."""
 
 import warnings as python_warnings
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,12 @@ HU_TYPES = ("", "HU", "HU_MOD", "US")  # US: unspecified, which modality CT make
 THICKNESS_TOLERANCE_MM = 0.1  # as written by scanners
 TILT_TOLERANCE_DEG = 0.5  # below it the tag is noise of the gantry's sensor
 
+ONE_FOR_ALL = {
+    "PatientID": "patient",
+    "StudyInstanceUID": "study",
+    "FrameOfReferenceUID": "frame of reference",
+    "KVP": "tube voltage",
+}
 NO_CONTRAST = ("", "none", "no", "no contrast", "without", "n", "0")
 
 
@@ -64,7 +71,8 @@ def inspect_dicom(path: str | Path, series_uid: str | None = None) -> tuple[Seri
         labels,
     )
     warnings += _tilt_warnings(slices) + _padding_warnings(slices) + _thickness_warnings(slices, stack)
-    warnings += _contrast_warnings(series.headers[0])
+    warnings += _contrast_warnings(series.headers[0]) + _lossy_warnings(series.headers[0])
+    _check_acquisitions([slices[i] for i in stack.order])
     facts = _facts(series, slices) | choice | {"warnings": warnings}
     return series, stack, facts
 
@@ -110,6 +118,22 @@ def _check_same(slices: list[Slice], labels: list[str]) -> None:
                     "give each its own folder"
                 )
 
+        for keyword, name in ONE_FOR_ALL.items():  # without values, which may lead to a person
+            if part.header.text(keyword) != slices[0].header.text(keyword):
+                raise ScanError(
+                    f"mixed series: {label} has another {name} than {labels[0]}; give each its own folder"
+                )
+
+
+def _check_acquisitions(ordered: list[Slice]) -> None:
+    """Refuse slices of several acquisitions that alternate along z: two scans, between which a body moves."""
+    numbers = [part.header.text("AcquisitionNumber") for part in ordered]
+    changes = sum(a != b for a, b in pairwise(numbers))
+    if changes > len(set(numbers)):
+        raise ScanError(
+            f"mixed series: slices of {len(set(numbers))} acquisitions alternate along z; export each alone"
+        )
+
 
 def _matrix(part: Slice) -> str:
     return f"{part.header.dataset.get('Columns')}x{part.header.dataset.get('Rows')}"
@@ -143,7 +167,8 @@ def _padding(part: Slice) -> tuple[float, float] | None:
     if not isinstance(value, int):
         return None
     limit = part.header.dataset.get("PixelPaddingRangeLimit")
-    return min(value, limit or value), max(value, limit or value)
+    limit = value if limit is None else limit
+    return min(value, limit), max(value, limit)
 
 
 def _padding_is_tissue(part: Slice) -> bool:
@@ -158,6 +183,12 @@ def _contrast_warnings(header: Header) -> list[str]:
     if header.text("ContrastBolusAgent").lower() in NO_CONTRAST:
         return []
     return ["the header names a contrast agent: it adds to densities, by an amount nobody knows"]
+
+
+def _lossy_warnings(header: Header) -> list[str]:
+    if header.text("LossyImageCompression") != "01":
+        return []
+    return ["the images were compressed with losses: CT numbers are no longer those measured"]
 
 
 def _padding_warnings(slices: list[Slice]) -> list[str]:

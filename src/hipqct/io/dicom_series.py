@@ -26,6 +26,10 @@ NOT_SLICES = {
     "DOSE": "dose report",
     "PROTOCOL": "protocol page",
     "MIP": "projection",
+    "MAX_IP": "projection",
+    "MIN_IP": "projection",
+    "VOLUME_RENDER": "picture of a surface",
+    "SURFACE_RENDER": "picture of a surface",
     "MAXIMUM": "projection",
     "MINIMUM": "projection",
     "PROJECTION IMAGE": "projection",
@@ -172,6 +176,14 @@ def choose_series(headers: list[Header], series_uid: str | None = None) -> tuple
         warnings.append(
             f"{len(ties) + 1} series fit equally well: took {chosen}; left {'; '.join(map(str, ties))}; "
             "set series_uid in the sample sheet to choose"
+        )
+    owners = {(s.headers[0].text("PatientID"), s.headers[0].text("StudyInstanceUID")) for s in enough}
+    if len(owners) > 1:
+        patients = len({patient for patient, _ in owners})
+        whose = f"{len(owners)} studies" + (f" and {patients} patients" if patients > 1 else "")
+        warnings.append(
+            f"CT series of {whose} lie here: took {chosen}; set series_uid in the sample sheet, or "
+            "give each study its own folder"
         )
     if not chosen.primary:
         warnings.append(

@@ -18,6 +18,7 @@ META_GEOMETRY = (
     ("TransformMatrix", "Rotation", "Orientation"),
 )
 META_HEADER_BYTES = 16384
+ANATOMICAL_SPACES = ("left-posterior-superior", "right-anterior-superior", "left-anterior-superior")
 COSINE_TOLERANCE = 1e-3  # moves the far edge of a 500-mm field of view by half a pixel
 
 
@@ -72,13 +73,21 @@ def read_image_header(path: Path) -> ImageHeader:
     if is_nifti(path):
         check_forms(path, LPS_TO_RAS @ header.affine, size)
         check_scaling(path)
-    if path.name.lower().endswith((".nrrd", ".nhdr")) and not reader.HasMetaDataKey("NRRD_space"):
-        raise ScanError(
-            f"{path.name} has no space field, so left and right cannot be told; export it with one"
-        )
+    if path.name.lower().endswith((".nrrd", ".nhdr")):
+        _check_nrrd(path, reader)
     if path.name.lower().endswith((".mha", ".mhd")):
         _check_metaimage(path)
     return header
+
+
+def _check_nrrd(path: Path, reader: sitk.ImageFileReader) -> None:
+    """Refuse an NRRD without anatomical axes, which ITK would take for LPS."""
+    space = reader.GetMetaData("NRRD_space") if reader.HasMetaDataKey("NRRD_space") else "no"
+    if not space.startswith(ANATOMICAL_SPACES):
+        raise ScanError(
+            f"{path.name} has {space} space, so left and right cannot be told; export it with space "
+            "left-posterior-superior or right-anterior-superior"
+        )
 
 
 def _check_metaimage(path: Path) -> None:

@@ -12,6 +12,7 @@ from hipqct.io.hounsfield import not_finite
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 FLOATS = {16: "f4", 64: "f8"}  # NIfTI's codes
+NOT_MM = {1: "metres", 3: "micrometres"}  # of xyzt_units; ITK scales the voxels by it, the forms not
 CHUNK_BYTES = 1 << 22
 GZIP_MODULUS = 1 << 32  # gzip notes the length modulo this
 # name: (byte offset, type, count), https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h and nifti2.h
@@ -23,6 +24,7 @@ LAYOUTS = {
         "pixdim": (76, "f4", 8),
         "vox_offset": (108, "f4", 1),
         "scaling": (112, "f4", 2),
+        "units": (123, "u1", 1),
         "codes": (252, "i2", 2),
         "quatern": (256, "f4", 3),
         "qoffset": (268, "f4", 3),
@@ -35,6 +37,7 @@ LAYOUTS = {
         "pixdim": (104, "f8", 8),
         "vox_offset": (168, "i8", 1),
         "scaling": (176, "f8", 2),
+        "units": (500, "i4", 1),
         "codes": (344, "i4", 2),
         "quatern": (352, "f8", 3),
         "qoffset": (376, "f8", 3),
@@ -49,12 +52,14 @@ def is_nifti(path: Path) -> bool:
 
 
 def check_forms(path: Path, affine: np.ndarray, size: tuple[int, int, int]) -> None:
-    """Refuse a file whose qform or sform is elsewhere than ``affine`` (4x4, RAS mm), or that has neither.
+    """Refuse other units than mm, forms that are elsewhere than ``affine`` (4x4, RAS mm), and no form at all.
 
     Tolerance: half of the smallest voxel edge, at the corners. ITK takes one form and does not mention the
     other, and takes the voxel size from pixdim whatever the sform says.
     """
     header = _read_header(path)
+    if unit := NOT_MM.get(int(header["units"][0]) & 7):
+        raise ScanError(f"{path.name} counts lengths in {unit}; export it in millimetres")
     forms = {}
     if header["codes"][0] > 0:
         forms["qform"] = _qform(header)

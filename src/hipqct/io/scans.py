@@ -16,6 +16,7 @@ from hipqct.io.nifti_header import check_length, is_nifti
 from hipqct.io.scan_tree import dicom_rows, image_rows
 from hipqct.resample import SLICE_RANGE_MM
 
+COARSE_PIXEL_MM, UNEVEN_PIXEL = 3.5, 1.2
 KEY_DIGITS = 8  # of a study's hash in a subject's name
 AGE_TOLERANCE = 1.5  # years between the sheet's age and the header's
 MAX_OBLIQUITY_DEG = 20.0  # femoral anteversion and abduction vary by as much; the model saw no more
@@ -131,6 +132,10 @@ def check_geometry(ct: Image) -> list[str]:
             f"{SLICE_RANGE_MM[1]:g} mm: choose a series with other slices"
         )
     warnings = []
+    pixel_mm = sorted(ct.spacing_mm[:2])
+    if pixel_mm[1] > COARSE_PIXEL_MM or pixel_mm[1] > UNEVEN_PIXEL * pixel_mm[0]:
+        size = " x ".join(f"{mm:g}" for mm in ct.spacing_mm[:2])
+        warnings.append(f"pixels of {size} mm in the axial plane: too coarse, or no axial scan")
     if obliquity_deg(ct) > MAX_OBLIQUITY_DEG:
         warnings.append(f"the slices lie {obliquity_deg(ct):.0f} degrees off the axial plane")
     return warnings

@@ -17,11 +17,14 @@ from hipqct.cohort import (
 from hipqct.density import MM3_PER_CM3
 from hipqct.io.files import read_json, replace_when_done, write_json
 from hipqct.io.tables import read_table, write_table
-from hipqct.progress import SOLUTION, chain_status, remove_results_after, solution_failure
+from hipqct.progress import SOLUTION, chain_status, forget_phantom, remove_results_after, solution_failure
+from hipqct.provenance import flag_other_settings
 from hipqct.sheet import Subject, read_sheet
 from hipqct.steps.solve import has_materials, read_solution
 
 log = logging.getLogger(__name__)
+
+NOT_SOLVED = "There is no solution of this mesh and no message: the job was not run or was killed."
 
 
 def aggregate_cohort(
@@ -45,6 +48,8 @@ def aggregate_cohort(
         hips.append(hip := _describe(subject, side))
         if subject.exclude:
             continue
+        if not subject.scan.is_relative_to(results_dir.resolve() / "phantoms"):
+            forget_phantom(results_dir, subject.subject)
         judged = status_of(results_dir, subject.subject, side, side in subject.reference)
         hip["status"], step, reason = judged
         if hip["status"] == "failed":
@@ -56,12 +61,14 @@ def aggregate_cohort(
             hip |= _read_scan(folder)
             if not (solving and has_materials(mesh)):
                 continue
-            if reason := solution_failure(results_dir, subject.subject, side):
-                failed = {"subject": subject.subject, "side": side, "step": SOLUTION.name, "reason": reason}
-                failures.append(failed)
+            reason, solution = solution_failure(results_dir, subject.subject, side), read_solution(folder)
+            if reason or solution is None:
+                failed = {"subject": subject.subject, "side": side, "step": SOLUTION.name}
+                failures.append(failed | {"reason": reason or NOT_SOLVED})
             else:
-                hip |= read_solution(folder)
+                hip |= solution
     flag_other_lengths(hips)
+    flag_other_settings(hips, results_dir)
     subjects = subject_table(hips)
     tables = {
         "subjects": subjects,

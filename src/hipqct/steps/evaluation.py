@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 
-from hipqct.bone import mask_on_grid, segment_probability
+from hipqct.bone import mask_on_grid, segment_probability, touches_field_edge
 from hipqct.density import (
     PLAUSIBLE_DENSITY_MG_CM3,
     bone_mineral_content_mg,
@@ -28,6 +28,7 @@ UNCALIBRATED = "uncalibrated"
 UNUSUAL_CALIBRATION, IMPLAUSIBLE_DENSITY = "unusual_calibration", "implausible_density"
 PHANTOM_MODEL = "phantom_model"
 LEAVES_CROP = "reference_leaves_crop"
+FIELD_EDGE = "touches_field_edge"
 PADDING_HU = -500  # a slice without anything above this shows air only
 # From probability.h5 to bone.json.
 NETWORK_FACTS = (
@@ -49,10 +50,14 @@ def threshold_bone(probability_path, resampled_path, ct_path, mask_path, mask_na
     """
     probability, attributes = read_probability(probability_path)
     resampled = read_image(resampled_path)
-    bone = segment_probability(probability, int(np.argmax((resampled.array > PADDING_HU).any((0, 1)))))
+    shown = np.flatnonzero((resampled.array > PADDING_HU).any((0, 1)))
+    bone = segment_probability(probability, int(shown[0]), int(shown[-1]))
     if attributes.get("models_dice_min", 1.0) < LEAST_MODELS_DICE:
         bone.flags.append(MODELS_DISAGREE)
-    write_image(mask_on_grid(probability, bone, resampled), mask_path)
+    mask = mask_on_grid(probability, bone, resampled)
+    if touches_field_edge(mask.array, resampled.array):
+        bone.flags.append(FIELD_EDGE)
+    write_image(mask, mask_path)
     write_image(mask_on_grid(probability, bone, read_image(ct_path)), mask_native_path)
     facts = {
         "otsu_threshold": bone.otsu_threshold,
@@ -144,7 +149,7 @@ def evaluate_mask(mask_path, roi_path, reference_path, evaluation_path) -> None:
     mask = mask.with_array(mask.array > 0)
     roi, _ = read_roi(roi_path)
     reference = read_reference(reference_path, mask)
-    reference_in_crop = resample_mask_slices(reference, roi).array
+    reference_in_crop = resample_mask_slices(load_reference(reference_path), roi).array
     predicted_in_crop = resample_mask_slices(mask, roi).array
     if not reference_in_crop.any():
         raise ScanError(f"{reference_path} has no voxel in the crop of this hip: check its side and geometry")

@@ -78,14 +78,14 @@ def has_materials(facts: dict) -> bool:
     return not facts["uncalibrated"] or facts["uncalibrated_modulus_mpa"] is not None
 
 
-def read_solution(hip_folder) -> dict:
-    """A solved hip's numbers for the cohort's table; none where the solution belongs to an older mesh."""
+def read_solution(hip_folder) -> dict | None:
+    """A solved hip's numbers for the cohort's table; None without a solution of this very mesh."""
     path = Path(hip_folder) / "solution" / SUMMARY
     if not path.is_file():
-        return {}
+        return None
     summary = read_json(path)
     if summary["mesh_sha256"] != hash_file(Path(hip_folder) / "mesh" / "mesh.json"):
-        return {}
+        return None
     return {
         f"{name}_{key}": case[key]
         for name, case in summary["cases"].items()
