@@ -182,6 +182,18 @@ def test_a_ball_keeps_its_volume_on_other_slices(old_mm, new_mm):
     assert volumes_mm3[1] == pytest.approx(volumes_mm3[0], rel=0.02 if new_mm < old_mm else 0.006)
 
 
+@pytest.mark.parametrize("slice_mm", [2, 4, 5])
+def test_a_mask_on_a_turned_grid_keeps_its_end_slices(slice_mm):
+    slices = round(160 / slice_mm)
+    bar = np.zeros((60, 60, slices), bool)
+    bar[20:40, 20:40] = True
+    mask = Image(bar, (1, 1, slice_mm), (-30, -30, -80 + slice_mm / 2))
+    turn = Rotation.from_euler("xyz", (2, -1, 3), degrees=True).as_matrix()
+    target = Image(np.zeros((80, 80, 80)), (0.9, 0.9, 3.0), (-36, -36, -118), turn)
+    turned = resample_mask_slices(mask, target)
+    assert turned.array.sum() * target.voxel_volume_mm3 == pytest.approx(20 * 20 * 160, rel=0.01)
+
+
 def test_a_mask_on_its_own_grid_and_outside_it():
     rng = np.random.default_rng(7)
     mask = Image(rng.random((9, 8, 7)) > 0.5, (0.8, 0.8, 3.0), (1, 2, 3))

@@ -8,7 +8,7 @@ from skimage.filters import threshold_otsu
 
 from hipqct.errors import AnatomyError
 from hipqct.image import Image
-from hipqct.resample import resample_to
+from hipqct.resample import interpolate_map
 from hipqct.solid import air_outside, bounding_box
 
 # A trained network is sure of most of a femur: its best voxels are near 1. Below this no voxel is.
@@ -172,28 +172,13 @@ def mask_on_grid(probability: Image, bone: BoneMask, target: Image) -> Image:
     level = np.where(mask & (level <= bone.otsu_threshold), 1, level)
     level = np.where(~mask, np.minimum(level, bone.otsu_threshold), level)
     box, part = _part_of(target, bone.mask)
-    inside = _interpolate(probability.with_array(level), part) > bone.otsu_threshold
+    inside = interpolate_map(probability.with_array(level), part) > bone.otsu_threshold
     labels, components = ndimage.label(inside, FACES)
     if components > 1:
         inside = labels == np.argmax(np.bincount(labels.ravel())[1:]) + 1
     whole = np.zeros(target.shape, bool)
     whole[box] = fill_holes(inside)
     return target.with_array(whole)
-
-
-def _interpolate(level: Image, target: Image) -> np.ndarray:
-    """Linear interpolation that keeps the outer half of the first and last slice, 0 beyond their faces.
-
-    Thinner slices whose centres lie beyond those of the first and last slice here would be lost otherwise.
-    """
-    padded = np.pad(level.array, ((0, 0), (0, 0), (1, 1)), mode="edge")
-    more = Image(padded, level.spacing_mm, tuple(level.to_world((0, 0, -1))), level.direction)
-    values = resample_to(more, target, fill=0).array
-    # Height in slices of level, split by axis since it is linear in each index of the target.
-    to_level = (np.linalg.inv(level.affine) @ target.affine)[2]
-    i, j, k = np.ogrid[tuple(slice(n) for n in target.shape)]
-    height = to_level[0] * i + to_level[1] * j + to_level[2] * k + to_level[3]
-    return np.where((height > -0.5) & (height < level.shape[2] - 0.5), values, 0)
 
 
 def _part_of(target: Image, mask: Image) -> tuple[tuple[slice, ...], Image]:

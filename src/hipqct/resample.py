@@ -195,6 +195,21 @@ def resample_to(image: Image, target: Image, order: int = 1, fill: float = AIR_H
     return target.with_array(array)
 
 
+def interpolate_map(level: Image, target: Image) -> np.ndarray:
+    """A map of a body on another grid: linear, with the outer halves of its end slices; 0 beyond.
+
+    Thinner slices whose centres lie beyond those of the first and last slice here would be lost otherwise.
+    """
+    padded = np.pad(np.asarray(level.array, np.float32), ((0, 0), (0, 0), (1, 1)), mode="edge")
+    more = Image(padded, level.spacing_mm, tuple(level.to_world((0, 0, -1))), level.direction)
+    values = resample_to(more, target, fill=0).array
+    # Height in slices of level, split by axis since it is linear in each index of the target.
+    to_level = (np.linalg.inv(level.affine) @ target.affine)[2]
+    i, j, k = np.ogrid[tuple(slice(n) for n in target.shape)]
+    height = to_level[0] * i + to_level[1] * j + to_level[2] * k + to_level[3]
+    return np.where((height > -0.5) & (height < level.shape[2] - 0.5), values, 0)
+
+
 def resample_mask_slices(mask: Image, target: Image) -> Image:
     """Bring a reference mask to another grid: a voxel is inside when at least half of it is.
 
@@ -210,8 +225,7 @@ def resample_mask_slices(mask: Image, target: Image) -> Image:
     if not inside.any():
         return target.with_array(np.zeros(target.shape, bool))
     if np.abs(mask.direction - target.direction).max() > ALIGNED:
-        part = mask.with_array(inside)
-        return target.with_array(resample_to(part, target, fill=0).array >= 0.5)
+        return target.with_array(interpolate_map(mask.with_array(inside), target) >= 0.5)
     offset = mask.to_index(target.origin_mm)
     share = inside.astype(np.float32)
     for axis in (2, 1, 0):
