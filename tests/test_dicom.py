@@ -9,6 +9,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from dicom_factory import SHAPE, body, compress, grid, write_enhanced, write_series
+from pydicom import Dataset, Sequence
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, RLELossless, generate_uid
 from scipy.spatial.transform import Rotation
 from test_images import all_axis_directions
@@ -192,6 +193,8 @@ def test_scans_of_several_studies_in_one_folder_are_told(tmp_path):
     write_series(tmp_path / "after", SeriesNumber=2)
     (warning,) = read_scan(tmp_path)[1]["warnings"]
     assert "CT series of 2 studies lie here" in warning and "set series_uid" in warning
+    write_series(tmp_path / "nameless", PatientID="", StudyInstanceUID="", SeriesNumber=3)
+    assert "CT series of 2 studies lie here" in read_scan(tmp_path)[1]["warnings"][0]
     write_series(tmp_path / "other", PatientID="another")
     assert "3 studies and 2 patients" in read_scan(tmp_path)[1]["warnings"][0]
 
@@ -201,18 +204,24 @@ def test_scans_of_several_studies_in_one_folder_are_told(tmp_path):
     [
         ("PatientID", "KX-44", "patient"),
         ("FrameOfReferenceUID", "1.2.3", "frame of reference"),
-        ("KVP", "83.5", "tube voltage"),
     ],
 )
 def test_a_series_that_changes_halfway_is_refused(tmp_path, keyword, value, name):
     write_series(tmp_path, change=lambda k, d: setattr(d, keyword, value) if k > 8 else None)
     text = refusal(tmp_path)
     assert f"has another {name} than" in text and value not in text
+    write_series(tmp_path / "voltage", change=lambda k, d: setattr(d, "KVP", "80") if k > 8 else None)
+    assert "has tube voltage 80.0 and" in refusal(tmp_path / "voltage")
 
 
 def test_acquisitions_that_alternate_along_z_are_refused(tmp_path):
     write_series(tmp_path / "two", change=lambda k, d: setattr(d, "AcquisitionNumber", k % 2))
     assert "slices of 2 acquisitions alternate along z" in refusal(tmp_path / "two")
+    gaps = {3: None, 9: 2, 10: 1, 11: 2}  # one slice without a number; a seam of two that overlap a little
+    write_series(
+        tmp_path / "seam", change=lambda k, d: setattr(d, "AcquisitionNumber", gaps.get(k, 1 + (k > 10)))
+    )
+    assert read_scan(tmp_path / "seam")[1]["warnings"] == []
     write_series(tmp_path / "each", change=lambda k, d: setattr(d, "AcquisitionNumber", k))
     assert read_scan(tmp_path / "each")[1]["warnings"] == []
 
@@ -222,6 +231,19 @@ def test_losses_and_projections_are_no_plain_slices(tmp_path):
     assert "compressed with losses" in read_scan(tmp_path / "lossy")[1]["warnings"][0]
     write_series(tmp_path / "mip", ImageType=["DERIVED", "PRIMARY", "VOLUME", "MAX_IP"])
     assert "projection" in refusal(tmp_path / "mip")
+
+
+def test_voltage_and_contrast_of_an_enhanced_ct_lie_in_its_sequences(tmp_path):
+    def change(dataset):
+        del dataset.KVP
+        details, agent = Dataset(), Dataset()
+        details.KVP, agent.ContrastBolusVolume = 100, 80
+        dataset.SharedFunctionalGroupsSequence[0].CTXRayDetailsSequence = Sequence([details])
+        dataset.ContrastBolusAgentSequence = Sequence([agent])
+
+    facts = read_scan(write_enhanced(tmp_path / "scan.dcm", change=change))[1]
+    assert facts["kvp"] == 100
+    assert "contrast agent" in facts["warnings"][0]
 
 
 def test_series_uid_or_its_hash_chooses(tmp_path):
@@ -460,6 +482,11 @@ def test_metal_and_thin_slices_are_warned_of(tmp_path):
 
 def test_contrast_agent_is_warned_of(tmp_path):
     write_series(tmp_path / "with", ContrastBolusAgent="ULTRAVIST 370")
+    for k, text in enumerate(
+        ("None", "N/A", "-", "NO IV CONTRAST", "without contrast", "Non-contrast", "w/o")
+    ):
+        write_series(tmp_path / str(k), ContrastBolusAgent=text)
+        assert read_scan(tmp_path / str(k))[1]["warnings"] == [], text
     write_series(tmp_path / "without", ContrastBolusAgent="None")
     assert "contrast agent" in read_scan(tmp_path / "with")[1]["warnings"][0]
     assert check_scan(tmp_path / "with")[0].severity == "warning"

@@ -5,7 +5,7 @@ import pytest
 
 from hipqct.io.hounsfield import check_tissues
 
-VOXEL_MM3 = 8.0
+SPACING_MM = (2.0, 2.0, 2.0)
 
 
 @pytest.fixture(scope="module")
@@ -19,12 +19,19 @@ def hip() -> np.ndarray:
 
 
 def check(hu: np.ndarray) -> list[str]:
-    return check_tissues(np.rint(np.maximum(hu, -1024)).astype(np.int16), VOXEL_MM3)
+    return check_tissues(np.rint(np.maximum(hu, -1024)).astype(np.int16), SPACING_MM)
 
 
 def test_a_hip_in_hounsfield_units_is_fine(hip):
     assert check(hip) == []
     assert check(hip * 1.1) == []  # as another tube voltage may make it
+
+
+@pytest.mark.parametrize("noise_hu", [40, 60, 80])
+def test_noise_alone_is_no_fault(hip, noise_hu):
+    noisy = hip + np.random.default_rng(3).normal(0, noise_hu, hip.shape)
+    assert check(noisy) == []
+    assert any("check rescale slope" in warning for warning in check(noisy + 100))
 
 
 @pytest.mark.parametrize("wrong", [-200, -100, -60, 60, 100, 200])

@@ -11,7 +11,8 @@ from hipqct.augment import Ranges
 from hipqct.errors import SheetError
 from hipqct.gates import LIMITS
 from hipqct.mesh_options import DEFAULT_OPTIONS
-from hipqct.settings import AUGMENTATION_LIMITS, check_settings
+from hipqct.settings import AUGMENTATION_LIMITS, check_bases, check_settings
+from hipqct.sheet import Subject
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
@@ -91,6 +92,14 @@ def test_names_that_nothing_knows_are_told_before_any_job(section, changes, word
     with pytest.raises(SheetError) as error:
         check_settings(SHIPPED | {section: SHIPPED[section] | changes}, SCHEMA)
     assert words in str(error.value)
+
+
+def test_a_subjects_basis_without_laws_is_told_before_any_job():
+    subjects = [Subject("A", Path("a")), Subject("B", Path("b"), basis="HA")]
+    check_bases(subjects, SHIPPED["mesh"])
+    only = SHIPPED["mesh"] | {"density_laws": {"K2HPO4": ["keyak1994_ash"]}}
+    with pytest.raises(SheetError, match="B: basis HA: mesh/density_laws/HA: no density laws"):
+        check_bases(subjects, only)
 
 
 def test_every_change_has_its_limits():

@@ -17,7 +17,8 @@ PACKAGES = (
 SHORT_HASH = 8
 
 
-# Hips made by different ones are not to be compared. How a scan was resampled hangs on its slices.
+# Hips made by different ones are not to be compared. How a scan was resampled hangs on its
+# slices, density laws on its calibration.
 COMPARED = ("Network", "Meshes", "Materials", "Load cases", "Solver")
 OTHER_SETTINGS = "other_settings"
 
@@ -46,6 +47,7 @@ def hip_settings(results_dir: Path, subject: str, side: str) -> dict[str, str | 
         "Engine": f"{network['engine']} on {network['device']}" if network else None,
         "Calibration": _calibration(_facts(folder / side / "volume.json").get("calibration")),
         "Meshes": _meshes(mesh),
+        "Density laws": _density_laws(mesh.get("material")),
         "Materials": _materials(mesh.get("material")),
         "Load cases": _load_cases(mesh.get("load_cases")),
         "Solver": _solver(_facts(folder / side / "solution" / "summary.json")),
@@ -110,15 +112,18 @@ def _meshes(facts: dict) -> str | None:
     return f"{cubes}, tetrahedra of {tets['size_mm']:g} mm ({tets['beyond_mask']}), {cut}, {slab}"
 
 
+def _density_laws(facts: dict | None) -> str | None:
+    """They hang on what the calibration counts in, which `Calibration` tells."""
+    return ", ".join(law["name"] for law in (facts or {}).get("density_laws", ())) or None
+
+
 def _materials(facts: dict | None) -> str | None:
     if not facts or "modulus_law" not in facts:
         return None
-    laws = ", ".join(law["name"] for law in (*facts["density_laws"], facts["modulus_law"]))
+    law = facts["modulus_law"]["name"]
     least = f"at least {facts['minimum_modulus_mpa']:g} MPa"
     bins = f"bins of {facts['bin_width']:g}"
-    return (
-        f"{laws}; {facts['average']} averaged, {least}, Poisson's ratio {facts['poissons_ratio']:g}, {bins}"
-    )
+    return f"{law}, {facts['average']} averaged, {least}, Poisson's ratio {facts['poissons_ratio']:g}, {bins}"
 
 
 def _load_cases(cases: dict | None) -> str | None:

@@ -1,5 +1,6 @@
 """The configuration, checked against its schema, with one sentence per fault."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -9,6 +10,7 @@ from hipqct.errors import ModelError, SheetError
 from hipqct.gates import gate_faults
 from hipqct.mesh_options import law_faults
 from hipqct.network import check_precision
+from hipqct.sheet import Subject
 
 # What the ranges of `hipqct.augment.Ranges` may hold: degrees, factors, HU, mm, shares.
 AUGMENTATION_LIMITS = {
@@ -34,6 +36,17 @@ def check_settings(config: dict, schema_path) -> None:
     lines = lines or _faults_between_keys(config)
     if lines:
         raise SheetError("\n  ".join([f"the configuration has {len(lines)} fault(s):", *lines]))
+
+
+def check_bases(subjects: Iterable[Subject], mesh: dict) -> None:
+    """Refuse subjects whose own calibration basis the configuration has no material laws for (SheetError).
+
+    Args:
+        mesh: the configuration's ``mesh``.
+    """
+    for subject in subjects:
+        if subject.basis and (faults := law_faults(mesh, subject.basis)):
+            raise SheetError(f"{subject.subject}: basis {subject.basis}: {faults[0]}")
 
 
 def _augmentation_faults(augmentation: dict, side: str) -> list[str]:

@@ -10,7 +10,7 @@ from snakemake.logging import logger
 from hipqct import revisions
 from hipqct.errors import SheetError
 from hipqct.io.laws import LAWS_FOLDER, law_files
-from hipqct.settings import check_settings
+from hipqct.settings import check_bases, check_settings
 from hipqct.sheet import read_sheet
 from hipqct.smk import finish_cohort, may_use_gpu
 
@@ -23,6 +23,7 @@ try:
         subject.subject: subject
         for subject in read_sheet(config["samples"], ["results/phantoms"])
     }
+    check_bases(SUBJECTS.values(), config["mesh"])
 except SheetError as error:
     raise WorkflowError(str(error)) from None
 

@@ -1,5 +1,6 @@
 """DICOM series, classic or enhanced multi-frame, to one CT image in HU."""
 
+import re
 import warnings as python_warnings
 from itertools import pairwise
 from pathlib import Path
@@ -23,9 +24,11 @@ ONE_FOR_ALL = {
     "PatientID": "patient",
     "StudyInstanceUID": "study",
     "FrameOfReferenceUID": "frame of reference",
-    "KVP": "tube voltage",
 }
-NO_CONTRAST = ("", "none", "no", "no contrast", "without", "n", "0")
+# "none", "no contrast", "w/o", "N/A", "-" and the like.
+NO_CONTRAST = re.compile(
+    r"[\W\d_]*|\W*(no|non|none|nil|n|n/?a|without|w/o|unenhanced|plain|nati[vf]\w*)\b.*", re.I
+)
 
 
 def read_dicom(path: str | Path, series_uid: str | None = None) -> tuple[Image, dict]:
@@ -111,6 +114,7 @@ def _check_same(slices: list[Slice], labels: list[str]) -> None:
         for name, mine, first in (
             ("matrix", _matrix(part), _matrix(slices[0])),
             ("kernel", part.kernel, slices[0].kernel),
+            ("tube voltage", part.kvp, slices[0].kvp),
         ):
             if mine != first:
                 raise ScanError(
@@ -127,9 +131,9 @@ def _check_same(slices: list[Slice], labels: list[str]) -> None:
 
 def _check_acquisitions(ordered: list[Slice]) -> None:
     """Refuse slices of several acquisitions that alternate along z: two scans, between which a body moves."""
-    numbers = [part.header.text("AcquisitionNumber") for part in ordered]
+    numbers = [number for part in ordered if (number := part.header.text("AcquisitionNumber"))]
     changes = sum(a != b for a, b in pairwise(numbers))
-    if changes > len(set(numbers)):
+    if changes > len(numbers) / 2 and len(set(numbers)) <= len(numbers) / 3:
         raise ScanError(
             f"mixed series: slices of {len(set(numbers))} acquisitions alternate along z; export each alone"
         )
@@ -180,7 +184,8 @@ def _padding_is_tissue(part: Slice) -> bool:
 
 
 def _contrast_warnings(header: Header) -> list[str]:
-    if header.text("ContrastBolusAgent").lower() in NO_CONTRAST:
+    agent = header.text("ContrastBolusAgent")
+    if NO_CONTRAST.fullmatch(agent) and not header.dataset.get("ContrastBolusAgentSequence"):
         return []
     return ["the header names a contrast agent: it adds to densities, by an amount nobody knows"]
 
@@ -245,7 +250,7 @@ def _facts(series: Series, slices: list[Slice]) -> dict:
         "series": series.key,
         "series_number": series.number,
         **{name: without_identity(text, header.dataset) or None for name, text in words.items()},
-        "kvp": header.number("KVP"),
+        "kvp": slices[0].kvp,
         "slice_thickness_mm": slices[0].thickness_mm,
         "sex": sex if sex in ("F", "M") else None,
         "age_years": age_years(header),

@@ -47,6 +47,7 @@ WANTED = [
         "StudyDate",
         "KVP",
         "ContrastBolusAgent",
+        "ContrastBolusAgentSequence",
         "ConvolutionKernel",
         "SliceThickness",
         "GantryDetectorTilt",
@@ -102,6 +103,7 @@ class Slice:
     intercept: float
     rescale_type: str
     kernel: str
+    kvp: float | None
     thickness_mm: float | None
     tilt_deg: float
 
@@ -270,6 +272,7 @@ def _slice(header: Header, frame: int, groups: list[pydicom.Dataset]) -> Slice:
         intercept=float(numbers(rescale, "RescaleIntercept", 1)[0]),
         rescale_type=str(look(rescale, "RescaleType") or ""),
         kernel=kernel if isinstance(kernel, str) else "\\".join(kernel or []),
+        kvp=optional_number(lambda: look("CTXRayDetailsSequence", "KVP")),
         thickness_mm=optional_number(lambda: look("PixelMeasuresSequence", "SliceThickness")) or None,
         tilt_deg=optional_number(lambda: look("CTAcquisitionDetailsSequence", "GantryDetectorTilt")) or 0.0,
     )

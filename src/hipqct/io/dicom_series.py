@@ -177,10 +177,12 @@ def choose_series(headers: list[Header], series_uid: str | None = None) -> tuple
             f"{len(ties) + 1} series fit equally well: took {chosen}; left {'; '.join(map(str, ties))}; "
             "set series_uid in the sample sheet to choose"
         )
-    owners = {(s.headers[0].text("PatientID"), s.headers[0].text("StudyInstanceUID")) for s in enough}
-    if len(owners) > 1:
-        patients = len({patient for patient, _ in owners})
-        whose = f"{len(owners)} studies" + (f" and {patients} patients" if patients > 1 else "")
+    studies, patients = (
+        len({series.headers[0].text(keyword) for series in enough} - {""})
+        for keyword in ("StudyInstanceUID", "PatientID")
+    )
+    if studies > 1 or patients > 1:
+        whose = f"{studies} studies" + (f" and {patients} patients" if patients > 1 else "")
         warnings.append(
             f"CT series of {whose} lie here: took {chosen}; set series_uid in the sample sheet, or "
             "give each study its own folder"

@@ -1,6 +1,7 @@
 """Whether numbers are Hounsfield units, and their way into int16."""
 
 import numpy as np
+from scipy.ndimage import uniform_filter
 
 from hipqct.errors import ScanError
 
@@ -22,7 +23,7 @@ FAT_SHARE_CLEAR = 0.25  # with so much fat its peak is one
 SOFT_CM3_MIN = 1000.0  # less of a body is not judged
 CUT_LOW_HU, CUT_LOW_SHARE = -900, 0.02  # no air below, and so much at the lowest value
 CUT_HIGH_HU, CUT_HIGH_VOXELS = 2900, 200  # so many at a highest value that 12 bits would not have cut at
-BIN_HU = 10
+BIN_HU, SLAB_MM, MEAN_PIXELS = 10, 3.0, 3
 
 
 def to_int16(values: np.ndarray, label: str) -> tuple[np.ndarray, int]:
@@ -79,12 +80,14 @@ def check_hounsfield(ct: np.ndarray, voxel_mm3: float, label: str) -> list[str]:
     return []
 
 
-def check_tissues(ct: np.ndarray, voxel_mm3: float) -> list[str]:
+def check_tissues(ct: np.ndarray, spacing_mm: tuple[float, float, float]) -> list[str]:
     """Warnings about CT numbers (int16) that a hip should not have: shifted, scaled or cut.
 
     Soft tissue of a hip is fat round -100 and muscle round 50 HU; a wrong rescale slope or intercept moves
-    them, and a display window cuts what lies beyond it.
+    them, and a display window cuts what lies beyond it. Tissue is judged on means over 3 x 3 pixels and some
+    3 mm, in which noise keeps its peaks apart.
     """
+    voxel_mm3, slab = float(np.prod(spacing_mm)), max(1, round(SLAB_MM / spacing_mm[2]))
     counts = np.zeros(int(INT16_MAX) - AIR_HU + 1, np.int64)
     for k in range(ct.shape[2]):
         counts += np.bincount(ct[..., k].ravel().astype(np.int32) - AIR_HU, minlength=len(counts))
@@ -100,22 +103,32 @@ def check_tissues(ct: np.ndarray, voxel_mm3: float) -> list[str]:
         warnings.append(
             f"{at_highest} voxels have its highest value, {highest} HU: dense bone may be cut off"
         )
-    soft = counts[SOFT_HU[0] - AIR_HU : SOFT_HU[1] - AIR_HU]
-    if soft.sum() * voxel_mm3 < 1000 * SOFT_CM3_MIN:
+    soft = _soft_histogram(ct, slab)
+    if soft.sum() * slab * voxel_mm3 < 1000 * SOFT_CM3_MIN:
         return warnings
-    bins = soft.reshape(-1, BIN_HU).sum(axis=1)
-    smooth = np.convolve(bins, np.ones(3) / 3, "same")
-    at_hu = SOFT_HU[0] + BIN_HU * (np.arange(len(bins)) + 0.5)
+    smooth = np.convolve(soft, np.ones(3) / 3, "same")
+    at_hu = SOFT_HU[0] + BIN_HU * (np.arange(len(soft)) + 0.5)
     commonest_hu = at_hu[smooth.argmax()]
-    fat = (at_hu > FAT_HU[0]) & (at_hu < FAT_HU[1])
-    fat_hu = at_hu[fat][smooth[fat].argmax()]
-    fat_share = soft[: FAT_HU[1] - SOFT_HU[0]].sum() / soft.sum()
+    fat = np.flatnonzero((at_hu > FAT_HU[0]) & (at_hu < FAT_HU[1]))
+    peak = fat[smooth[fat].argmax()]
+    fat_hu, is_peak = at_hu[peak], fat[0] < peak < fat[-1]
+    fat_share = soft[at_hu < FAT_HU[1]].sum() / soft.sum()
     odd = not any(low <= commonest_hu <= high for low, high in FAT_OR_MUSCLE_HU)
     odd |= not FAT_SHARE[0] <= fat_share <= FAT_SHARE[1]
-    odd |= fat_share > FAT_SHARE_CLEAR and not FAT_PEAK_HU[0] <= fat_hu <= FAT_PEAK_HU[1]
+    odd |= fat_share > FAT_SHARE_CLEAR and is_peak and not FAT_PEAK_HU[0] <= fat_hu <= FAT_PEAK_HU[1]
     if odd:
         warnings.append(
             f"its soft tissue lies oddly, most round {commonest_hu:.0f} HU and fat round {fat_hu:.0f} (usual "
             "are muscle round 50, fat round -100): check rescale slope and intercept before you use densities"
         )
     return warnings
+
+
+def _soft_histogram(ct: np.ndarray, slab: int) -> np.ndarray:
+    """How many smoothed voxels lie in each bin of ``SOFT_HU``; slices are averaged by ``slab``."""
+    edges = np.arange(SOFT_HU[0], SOFT_HU[1] + 1, BIN_HU)
+    histogram = np.zeros(len(edges) - 1, np.int64)
+    for k in range(0, ct.shape[2] - slab + 1, slab):
+        plane = uniform_filter(ct[..., k : k + slab].mean(axis=2, dtype=np.float32), MEAN_PIXELS)
+        histogram += np.histogram(plane, edges)[0]
+    return histogram

@@ -42,7 +42,7 @@ def read_scan(path: str | Path, series_uid: str | None = None) -> tuple[Image, d
     ct = reorient_to_lps(stored)
     label = f"series {facts['series']}" if "series" in facts else path.name  # a folder may carry a name
     metal = check_hounsfield(ct.array, ct.voxel_volume_mm3, label)
-    warnings = [*facts.pop("warnings"), *check_geometry(ct), *check_tissues(ct.array, ct.voxel_volume_mm3)]
+    warnings = [*facts.pop("warnings"), *check_geometry(ct), *check_tissues(ct.array, ct.spacing_mm)]
     flags = ["metal"] * bool(metal) + ["scan_warnings"] * bool(warnings)
     return ct, facts | _image_facts(stored, ct) | {"warnings": warnings + metal, "flags": flags}
 
