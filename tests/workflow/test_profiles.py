@@ -47,6 +47,13 @@ def test_threads_of_every_step_reach_the_cluster():
     assert max(threads) <= SLURM["cores"]
 
 
+def test_gpus_are_counted_when_the_executor_is_known():
+    """While the rules are read every executor looks local, and a cluster's jobs would ask for no GPU."""
+    texts = [path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk")]
+    asked = [line.strip() for text in texts for line in text.splitlines() if line.strip().startswith("gpu=")]
+    assert sorted(asked) == ["gpu=1,", "gpu=inference_gpus,", "gpu=inference_gpus,"]
+
+
 @pytest.mark.parametrize(
     "option", ["--set-resources=segment_femurs:runtime=60", "--set-threads=segment_femurs=2"]
 )

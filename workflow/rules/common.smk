@@ -58,6 +58,11 @@ def calibration_basis(wildcards):
     return row(wildcards).basis or config["density"]["basis"]
 
 
+def inference_gpus(wildcards):
+    """How many GPUs inference asks for; asked late, since the executor is not known while the rules are read."""
+    return int(may_use_gpu(config["segment"]["device"], workflow))
+
+
 def reference_mask(wildcards):
     """The ground-truth mask of a hip."""
     reference = row(wildcards).reference

@@ -21,7 +21,7 @@ rule segment_femur:
     threads: 4
     resources:
         mem_mb=3200 + 800 * len(MODELS),
-        gpu=int(may_use_gpu(config["segment"]["device"], workflow)),
+        gpu=inference_gpus,
         # So many hips that wait for it are computed ahead by a job that has started TensorFlow on a GPU (some 15 s);
         # none where the command names what it wants.
         hips_ahead=lambda wildcards: 0 if workflow.dag_settings.targets else 31,

@@ -101,7 +101,7 @@ rule judge_models:
     resources:
         mem_mb=4000 + 800 * len(FOLDS),
         runtime=480,
-        gpu=int(may_use_gpu(config["segment"]["device"], workflow)),
+        gpu=inference_gpus,
     params:
         windows=[config["segment"][key] for key in ("step", "blend", "ends")],
         device=config["segment"]["device"],
