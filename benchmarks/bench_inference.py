@@ -427,7 +427,8 @@ def main() -> None:
         "schemes": schemes,
         "cases": {kind: len(list(names)) for kind, names in own.groupby("kind")["case"]},
     }
-    if "gpu" in (before := read_json(RESULTS) if RESULTS.exists() else {}):
+    before = read_json(RESULTS) if RESULTS.exists() else {}
+    if "gpu" in before:
         result["gpu"] = before["gpu"]  # of gpu_inference.py, with its own card and weights
     print(json.dumps(result, indent=2))
     write_results(result, RESULTS)

@@ -84,7 +84,7 @@ def plain_loop(plan, weights, ct):
     return run
 
 
-def time_cohort(crops: list[np.ndarray], model: str, scheme: str) -> float:
+def time_cohort(crops: list[np.ndarray], model: Path, scheme: str) -> float:
     """Seconds per hip of a cohort, from crop file to probability file, start of the process not counted.
 
     The first hip loads the network and is left out; all others are computed ahead by the same process, as the
@@ -171,7 +171,7 @@ def measure(options) -> None:
     print(json.dumps(result, indent=2))
 
 
-def merge(folder: Path, model: str) -> None:
+def merge(folder: Path, model: Path) -> None:
     """Compare with OpenVINO on this CPU and put the figures into results/inference.json."""
     from hipqct.bone import segment_probability
     from hipqct.engine import openvino_engine
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--crops", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--merge", type=Path, metavar="FOLDER")
-    parser.add_argument("--model", default=str(PROJECT / "resources/models/medium"))
+    parser.add_argument("--model", type=Path, default=PROJECT / "resources/models/medium")
     options = parser.parse_args()
     if options.merge:
         merge(options.merge, options.model)

@@ -53,9 +53,7 @@ class BoneMask:
     flags: list[str]
 
 
-def segment_probability(
-    probability: Image, lowest_slice: int = 0, highest_slice: int | None = None
-) -> BoneMask:
+def segment_probability(probability: Image, lowest_slice: int = 0, highest_slice: int = -1) -> BoneMask:
     """Threshold a probability map by Otsu's method, keep the largest face-connected part, fill its holes.
 
     Holes are filled in space and then in each slice, since a medullary canal is open where the scan ends.
@@ -87,8 +85,7 @@ def segment_probability(
     _check_reaches_down(mask, lowest_slice, probability.spacing_mm[2])
     low, high = DOUBTFUL_PROBABILITY
     doubtful_share = np.count_nonzero((array > low) & (array < high)) / np.count_nonzero(mask)
-    top = mask.shape[2] - 1 if highest_slice is None else highest_slice
-    flags = _flags(mask, top, doubtful_share, probability.voxel_volume_mm3, sizes_mm3)
+    flags = _flags(mask, highest_slice, doubtful_share, probability.voxel_volume_mm3, sizes_mm3)
     return BoneMask(probability.with_array(mask), threshold, components, doubtful_share, flags)
 
 
@@ -147,12 +144,12 @@ def touches_field_edge(mask: np.ndarray, ct: np.ndarray) -> bool:
 
 
 def _flags(
-    mask: np.ndarray, top: int, doubtful_share: float, voxel_mm3: float, sizes_mm3: np.ndarray
+    mask: np.ndarray, highest_slice: int, doubtful_share: float, voxel_mm3: float, sizes_mm3: np.ndarray
 ) -> list[str]:
     volume_mm3 = np.count_nonzero(mask) * voxel_mm3
     found = {
         "low_confidence": doubtful_share > MAX_DOUBTFUL_SHARE,
-        "touches_scan_end": mask[:, :, top:].any(),
+        "touches_scan_end": mask[:, :, highest_slice:].any(),
         "touches_crop_border": mask[[0, -1]].any() or mask[:, [0, -1]].any(),
         "implausible_volume": not PLAUSIBLE_MM3[0] <= volume_mm3 <= PLAUSIBLE_MM3[1],
         "several_components": np.count_nonzero(sizes_mm3 > SECOND_COMPONENT_MM3) > 1,

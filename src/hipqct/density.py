@@ -10,6 +10,7 @@ from hipqct.image import Image
 # mg/cm3 per HU. Phantoms give 0.5 to 1.5 over 80 to 140 kVp; beyond ten times that the unit is wrong
 # (a slope in g/cm3 is about 0.0008).
 SLOPE_RANGE = (0.05, 15.0)
+BASES = ("K2HPO4", "HA")  # what phantoms' rods are made of: mg/cm3 of which a density counts
 MM3_PER_CM3 = 1000.0
 # What phantoms give on scanners in use; another calibration is told of. A swapped pair, the inverse slope (HU
 # per mg/cm3, 1.25 to 1.7) and an intercept of HU's offset lie outside.

@@ -44,9 +44,13 @@ def check_bases(subjects: Iterable[Subject], mesh: dict) -> None:
     Args:
         mesh: the configuration's ``mesh``.
     """
+    first_with = {}
     for subject in subjects:
-        if subject.basis and (faults := law_faults(mesh, subject.basis)):
-            raise SheetError(f"{subject.subject}: basis {subject.basis}: {faults[0]}")
+        if subject.basis:
+            first_with.setdefault(subject.basis, subject.subject)
+    for basis, subject in first_with.items():  # each once: the laws are read from files
+        if faults := law_faults(mesh, basis):
+            raise SheetError(f"{subject}: basis {basis}: {faults[0]}")
 
 
 def _augmentation_faults(augmentation: dict, side: str) -> list[str]:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hipqct.density import BASES, SLOPE_RANGE
 from hipqct.errors import SheetError
 
 SIDES = {"left": ("left",), "right": ("right",), "both": ("left", "right")}
@@ -31,11 +32,8 @@ REQUIRED = ("subject", "scan")
 SUBJECT = re.compile(r"[A-Za-z0-9_-]+")
 SERIES_UID = re.compile(r"[0-9]+(\.[0-9]+)+|[0-9a-f]{12}")  # or the short hash of scan.json
 
-# Wider than any scanner and phantom in use; a slope in g/cm3 (0.0008) falls outside. Unusual ones get a flag.
-SLOPE_RANGE_MG_CM3_PER_HU = (0.05, 15.0)
 INTERCEPT_RANGE_MG_CM3 = (-500.0, 500.0)
 AGE_RANGE_YEARS = (0.0, 120.0)
-BASES = ("K2HPO4", "HA")
 # What other programs write for an empty cell, or for yes and no.
 NO_REASON = ("0", "1", "no", "yes", "n", "y", "na", "n/a", "nan", "none", "null", "false", "true", "-", ".")
 
@@ -213,7 +211,7 @@ def _read_subject(row: _Row, made_here: tuple[Path, ...]) -> Subject:
             f"{series_uid!r}: give a DICOM UID (digits and points), or its 12 digits in scan.json",
         )
     sides = SIDES[row.choice("side", tuple(SIDES)) or "left"]
-    slope = row.number("slope", SLOPE_RANGE_MG_CM3_PER_HU, "mg/cm3 per HU")
+    slope = row.number("slope", SLOPE_RANGE, "mg/cm3 per HU")
     intercept = row.number("intercept", INTERCEPT_RANGE_MG_CM3, "mg/cm3")
     if (row.text("slope") is None) != (row.text("intercept") is None):
         row.fault("slope", "slope and intercept go together; give both or neither")

@@ -101,7 +101,8 @@ def _open(path, name: str) -> Iterator[h5py.Dataset]:
 
 def _attributes(data: h5py.Dataset) -> dict:
     """All but the place in the world."""
-    plain = {
-        key: value.item() if isinstance(value, np.generic) else value for key, value in data.attrs.items()
+    return {
+        key: value.item() if isinstance(value, np.generic) else value
+        for key, value in data.attrs.items()
+        if key not in PLACE
     }
-    return {key: value for key, value in plain.items() if key not in PLACE}

@@ -88,14 +88,11 @@ def check_tissues(ct: np.ndarray, spacing_mm: tuple[float, float, float]) -> lis
     3 mm, in which noise keeps its peaks apart.
     """
     voxel_mm3, slab = float(np.prod(spacing_mm)), max(1, round(SLAB_MM / spacing_mm[2]))
-    counts = np.zeros(int(INT16_MAX) - AIR_HU + 1, np.int64)
-    for k in range(ct.shape[2]):
-        counts += np.bincount(ct[..., k].ravel().astype(np.int32) - AIR_HU, minlength=len(counts))
-    lowest, highest = np.flatnonzero(counts)[[0, -1]] + AIR_HU
-    at_lowest, at_highest = counts[lowest - AIR_HU], counts[highest - AIR_HU]
+    lowest, highest = int(ct.min()), int(ct.max())
+    at_lowest, at_highest = np.count_nonzero(ct == lowest), np.count_nonzero(ct == highest)
     warnings = []
-    if lowest > CUT_LOW_HU and at_lowest > CUT_LOW_SHARE * counts.sum():
-        share = 100 * at_lowest / counts.sum()
+    if lowest > CUT_LOW_HU and at_lowest > CUT_LOW_SHARE * ct.size:
+        share = 100 * at_lowest / ct.size
         warnings.append(
             f"{share:.0f} % of its voxels have its lowest value, {lowest} HU: cut, or no air is in HU"
         )

@@ -41,8 +41,9 @@ def read_scan(path: str | Path, series_uid: str | None = None) -> tuple[Image, d
         stored, facts = read_dicom(path, series_uid)
     ct = reorient_to_lps(stored)
     label = f"series {facts['series']}" if "series" in facts else path.name  # a folder may carry a name
+    warnings = [*facts.pop("warnings"), *check_geometry(ct)]
     metal = check_hounsfield(ct.array, ct.voxel_volume_mm3, label)
-    warnings = [*facts.pop("warnings"), *check_geometry(ct), *check_tissues(ct.array, ct.spacing_mm)]
+    warnings += check_tissues(ct.array, ct.spacing_mm)
     flags = ["metal"] * bool(metal) + ["scan_warnings"] * bool(warnings)
     return ct, facts | _image_facts(stored, ct) | {"warnings": warnings + metal, "flags": flags}
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-BASES = ("K2HPO4", "HA")
+from hipqct.density import BASES
 
 AIR_HU = -1000
 LOWEST_HU = -1024

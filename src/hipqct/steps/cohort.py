@@ -58,7 +58,7 @@ def aggregate_cohort(
             folder = results_dir / "subjects" / subject.subject / side
             mesh = read_json(folder / "mesh" / "mesh.json")
             hip |= _read_results(folder, mesh, with_reference=side in subject.reference)
-            hip |= _read_scan(folder)
+            hip |= (hip.get("calibration") or {}) | _read_scanner(folder.parent)
             if not (solving and has_materials(mesh)):
                 continue
             reason, solution = solution_failure(results_dir, subject.subject, side), read_solution(folder)
@@ -124,11 +124,10 @@ def _read_cut(mesh: dict) -> dict:
     return found
 
 
-def _read_scan(folder: Path) -> dict:
-    """What densities hang on: calibration, tube voltage and kernel."""
-    scan = read_json(folder.parent / "scan.json")
-    calibration = read_json(folder / "volume.json").get("calibration") or {}
-    return calibration | {key: scan.get(key) for key in ("kvp", "kernel")}
+def _read_scanner(subject_folder: Path) -> dict:
+    """What densities hang on besides the calibration: tube voltage and kernel."""
+    scan = read_json(subject_folder / "scan.json")
+    return {key: scan.get(key) for key in ("kvp", "kernel")}
 
 
 def draw_figures(subjects_tsv, figures_dir) -> None:

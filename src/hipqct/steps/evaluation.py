@@ -148,8 +148,12 @@ def evaluate_mask(mask_path, roi_path, reference_path, evaluation_path) -> None:
     mask = read_image(mask_path)
     mask = mask.with_array(mask.array > 0)
     roi, _ = read_roi(roi_path)
-    reference = read_reference(reference_path, mask)
-    reference_in_crop = resample_mask_slices(load_reference(reference_path), roi).array
+    own = load_reference(reference_path)
+    reference, reference_in_crop = resample_mask_slices(own, mask), resample_mask_slices(own, roi).array
+    if not reference.array.any():
+        where_mm = own.to_world(np.argwhere(own.array > 0).mean(axis=0))
+        place = ", ".join(f"{coordinate:.0f}" for coordinate in where_mm)
+        raise ScanError(f"{reference_path} lies outside the scan, round {place} mm (LPS): check its geometry")
     predicted_in_crop = resample_mask_slices(mask, roi).array
     if not reference_in_crop.any():
         raise ScanError(f"{reference_path} has no voxel in the crop of this hip: check its side and geometry")
@@ -165,17 +169,6 @@ def evaluate_mask(mask_path, roi_path, reference_path, evaluation_path) -> None:
     }
     write_json(content, evaluation_path)
     log.info("Dice %.4f, volume error %.2f%%", content["dice"], content["relative_error_percent"])
-
-
-def read_reference(path, target: Image) -> Image:
-    """A reference mask of any grid and orientation on the target's grid; ScanError if it is empty there."""
-    reference = load_reference(path)
-    inside = resample_mask_slices(reference, target)
-    if not inside.array.any():
-        where_mm = reference.to_world(np.argwhere(reference.array > 0).mean(axis=0))
-        place = ", ".join(f"{coordinate:.0f}" for coordinate in where_mm)
-        raise ScanError(f"{path} lies outside the scan, round {place} mm (LPS): check its geometry")
-    return inside
 
 
 def load_reference(path) -> Image:
