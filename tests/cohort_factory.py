@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Picture
 
-from hipqct.progress import CHAIN, EVALUATION, failure_record
+from hipqct.progress import CHAIN, EVALUATION, PICTURE, failure_record
+from hipqct.progress import MESH as MESHING
 
 HEADER = "subject\tscan\tsex\tage\tside\texclude\treference_left\treference_right\tslope\tintercept\tgroup"
 
@@ -83,10 +84,11 @@ class Results:
         return scan
 
     def _write_hip(self, hip: Hip, side: str):
-        for step in (*CHAIN, EVALUATION) if hip.error_percent is not None else CHAIN:
-            path = self.path(hip.subject, side, step.output)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+        for step in (*CHAIN, MESHING, PICTURE, *[EVALUATION] * (hip.error_percent is not None)):
+            for name in (step.output, *step.besides):
+                path = self.path(hip.subject, side, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
         predicted_mm3 = hip.reference_mm3 * (1 + (hip.error_percent or 0) / 100)
         volume = {
             "volume_mm3": predicted_mm3,

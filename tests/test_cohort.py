@@ -10,7 +10,6 @@ from cohort_factory import CALIBRATED, MESH, Hip, Results, cohort
 from hipqct.cohort import SUBJECT_COLUMNS, TEXT_COLUMNS, flag_other_lengths, subject_table
 from hipqct.io.files import hash_file, read_json, write_json
 from hipqct.io.tables import read_table, write_table
-from hipqct.progress import chain_status_by_times
 from hipqct.steps.cohort import aggregate_cohort
 
 
@@ -45,7 +44,7 @@ def test_volume_agreement_has_the_contracts_columns_and_numbers(tmp_path):
     study = aggregate(tmp_path, hips)
     row = study.table("volume_agreement")[0]
     expected = "cohort n volume_mean_mm3 volume_sd_mm3 mae_mm3 rmse_mm3 r2 r2_p re_min_percent re_max_percent"
-    assert list(row) == [*expected.split(), "bias_mm3", "loa_low_mm3", "loa_high_mm3"]
+    assert list(row) == [*expected.split(), "bias_mm3", "loa_low_mm3", "loa_high_mm3", "failed"]
     difference_mm3 = np.array([hip.reference_mm3 * hip.error_percent / 100 for hip in hips])
     assert float(row["bias_mm3"]) == pytest.approx(difference_mm3.mean(), rel=1e-6)
     assert float(row["mae_mm3"]) == pytest.approx(np.abs(difference_mm3).mean(), rel=1e-6)
@@ -95,7 +94,7 @@ def test_results_older_than_their_input_count_unless_the_run_stopped_early(tmp_p
         os.utime(picture, (1_000_000, 1_000_000))
 
     assert aggregate(tmp_path / "well", [Hip("A")], age).table("failures") == []
-    stopped = aggregate(tmp_path / "stopped", [Hip("A")], age, status_of=chain_status_by_times)
+    stopped = aggregate(tmp_path / "stopped", [Hip("A")], age, states={})
     assert stopped.table("failures")[0]["step"] == "draw_qc"
 
 
@@ -267,6 +266,44 @@ def test_a_hip_whose_model_was_not_solved_is_done_and_named(tmp_path):
     assert study.table("subjects")[0]["fall_stiffness_n_mm"] == ""  # not what an older run found
     assert not (study.results / "subjects/S001/left/solution").exists()
     assert not (study.cohort / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("step", "lost", "kept"),
+    [
+        ("export_mesh", "fall_stiffness_n_mm", "dice"),
+        ("evaluate_mask", "dice", "fall_stiffness_n_mm"),
+        ("draw_qc", None, "dice"),
+    ],
+)
+def test_a_step_after_the_volume_costs_its_own_columns_only(tmp_path, step, lost, kept):
+    def change(study):
+        for subject in ("S001", "S002"):
+            solve(study, subject, fall=800.0)
+        study.fail(step, "S001.left", "The mask is odd.")
+
+    study = aggregate(tmp_path, cohort(2), change)
+    row, other = study.table("subjects")
+    assert row["status"] == "done" and float(row["volume_mm3"]) > 0 and row[kept]
+    assert lost is None or (row[lost] == "" and other[lost] != "")
+    (failure,) = study.table("failures")
+    assert (failure["subject"], failure["step"], failure["reason"]) == ("S001", step, "The mask is odd.")
+    assert not (study.cohort / "summary.json").exists()
+
+
+def test_hips_that_failed_are_counted_beside_the_scores_they_are_missing_from(tmp_path):
+    hips = [Hip("A"), Hip("B"), Hip("C", sex="M"), Hip("D", error_percent=None), Hip("E", exclude="motion")]
+
+    def change(study):
+        study.fail("crop_hip", "A.left", "There is no left hip.")
+        study.fail("evaluate_mask", "C.left", "The reference is empty.")
+        study.fail("crop_hip", "D.left", "There is no left hip.")  # nothing to evaluate it against
+
+    study = aggregate(tmp_path, hips, change)
+    for table in ("segmentation", "volume_agreement"):
+        found = {row["cohort"]: (row["n"], row["failed"]) for row in study.table(table)}
+        assert found == {"all": ("1", "2"), "male": ("0", "1"), "female": ("1", "1")}
+    assert [row["reference"] for row in study.table("subjects")] == ["yes", "yes", "yes", "", "yes"]
 
 
 def test_a_failed_solution_is_forgotten_when_there_is_nothing_to_solve_any_more(tmp_path):

@@ -1,16 +1,20 @@
 """A hip is done when every step of its chain is, and its first gap is named otherwise."""
 
 import os
+import re
 
 import pytest
 from cohort_factory import Hip, Results
+from test_architecture import rules
 
 from hipqct.progress import (
     CHAIN,
     EVALUATION,
-    chain_status,
-    chain_status_by_times,
+    MESH,
+    PICTURE,
+    STEPS,
     failure_record,
+    find_gap,
     remove_results_after,
 )
 
@@ -21,41 +25,67 @@ def study(tmp_path):
 
 
 def test_a_whole_chain_is_done(study):
-    assert chain_status(study.results, "A", "left", True) == ("done", "", "")
-    assert chain_status_by_times(study.results, "A", "left", True) == ("done", "", "")
+    assert find_gap(study.results, "A", "left") is None
+    assert find_gap(study.results, "A", "left", states={}) is None
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_the_files_of_a_step_are_those_of_its_rule(step):
+    text = rules()[step.name].split("    output:")[1].split("    log:")[0]
+    written = re.findall(r'"<(subject|side)>/([^"{}]+)"', text)
+    places = {"subject": "", "side": "{side}/"}
+    assert {places[place] + name for place, name in written} == {step.output, *step.besides}
 
 
 @pytest.mark.parametrize("step", CHAIN, ids=lambda step: step.name)
 def test_a_missing_output_names_its_step(study, step):
     study.path("A", "left", step.output).unlink()
-    status, name, reason = chain_status(study.results, "A", "left", False)
-    assert (status, name) == ("failed", step.name)
+    name, reason = find_gap(study.results, "A", "left")
+    assert name == step.name
     assert step.name in reason
 
 
+@pytest.mark.parametrize("name", ["scan.json", "{side}/mask_native.nii.gz"])
+def test_a_file_that_was_removed_is_named(study, name):
+    study.path("A", "left", name).unlink()
+    assert name.format(side="left") in find_gap(study.results, "A", "left")[1]
+
+
 def test_the_first_failure_of_the_chain_is_the_one_told(study):
-    study.fail("draw_qc", "A.left", "late")
+    study.fail("measure_volume", "A.left", "late")
     study.fail("crop_hip", "A.left", "early")
-    assert chain_status(study.results, "A", "left", False) == ("failed", "crop_hip", "early")
+    assert find_gap(study.results, "A", "left") == ("crop_hip", "early")
 
 
 def test_a_phantom_that_could_not_be_made_is_named(study):
     study.fail("make_phantom", "A", "the seed is no number")
-    assert chain_status(study.results, "A", "left", False)[1:] == ("make_phantom", "the seed is no number")
+    assert find_gap(study.results, "A", "left") == ("make_phantom", "the seed is no number")
+    assert find_gap(study.results, "A", "left", (PICTURE,)) is None
 
 
-def test_evaluation_counts_only_with_a_reference(study):
-    study.fail("evaluate_mask", "A.left", "empty reference")
-    assert chain_status(study.results, "A", "left", False)[0] == "done"
-    assert chain_status(study.results, "A", "left", True)[1] == "evaluate_mask"
+@pytest.mark.parametrize("step", [EVALUATION, MESH, PICTURE])
+def test_steps_after_the_volume_are_judged_by_themselves(study, step):
+    study.fail(step.name, "A.left", "odd mask")
+    assert find_gap(study.results, "A", "left") is None
+    assert find_gap(study.results, "A", "left", (step,)) == (step.name, "odd mask")
 
 
 def test_clocks_may_differ_a_little(study):
     mask = study.path("A", "left", "{side}/mask.nii.gz").stat().st_mtime
     os.utime(study.path("A", "left", "{side}/volume.json"), (mask, mask - 1))
-    assert chain_status_by_times(study.results, "A", "left", False)[0] == "done"
+    assert find_gap(study.results, "A", "left", states={}) is None
     os.utime(study.path("A", "left", "{side}/volume.json"), (mask, mask - 60))
-    assert chain_status_by_times(study.results, "A", "left", False)[1] == "measure_volume"
+    assert find_gap(study.results, "A", "left", states={})[0] == "measure_volume"
+    assert find_gap(study.results, "A", "left") is None
+
+
+def test_the_run_knows_better_than_times_what_it_did_not_get_to(study):
+    """An older file whose input was written again with the same content is up to date."""
+    mask = study.path("A", "left", "{side}/mask.nii.gz").stat().st_mtime
+    os.utime(study.path("A", "left", "{side}/volume.json"), (mask, mask - 60))
+    assert find_gap(study.results, "A", "left", states={("measure_volume", "A", "left"): True}) is None
+    gap = find_gap(study.results, "A", "left", states={("resample_ct", "A", ""): False})
+    assert gap[0] == "resample_ct" and "not made again" in gap[1]
 
 
 def test_a_failure_lies_beside_its_log():
@@ -68,10 +98,10 @@ def test_a_failure_lies_beside_its_log():
         ("import_scan", set()),
         ("make_phantom", set()),
         ("threshold_bone", {"import_scan", "resample_ct", "crop_hip", "segment_femur"}),
-        ("draw_qc", {step.name for step in CHAIN} - {"draw_qc"} | {"evaluate_mask"}),
+        ("export_mesh", {step.name for step in CHAIN} | {"evaluate_mask", "draw_qc"}),
+        ("measure_volume", {step.name for step in CHAIN[:-1]} | {"evaluate_mask", "export_mesh"}),
     ],
 )
 def test_only_what_builds_on_a_failed_step_is_removed(study, failed, kept):
     remove_results_after(study.results, "A", "left", failed)
-    steps = (*CHAIN, EVALUATION)
-    assert {s.name for s in steps if study.path("A", "left", s.output).exists()} == kept
+    assert {s.name for s in STEPS if study.path("A", "left", s.output).exists()} == kept

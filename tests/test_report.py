@@ -63,7 +63,7 @@ def test_nothing_but_failures_still_makes_a_page(tmp_path):
 
 def test_the_page_tells_how_its_numbers_were_made(tmp_path):
     def change(study):
-        study.path("B", "left", "{side}/bone.json").unlink()
+        study.write("B", "left", "{side}/bone.json", {})
 
     page = make_report(tmp_path, [Hip("A"), Hip("B"), Hip("C")], change)
     windows = "window step 8, uniform blend, ends as-is"

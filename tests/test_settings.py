@@ -61,6 +61,12 @@ def test_a_fault_is_told_by_its_key(section, key, value, words):
             {"cases": ["stance", "fal"]},
             "solve/cases: 'fal' is none of mesh/load_cases (stance, fall)",
         ),
+        (
+            "mesh",
+            {"minimum_modulus_mpa": 20000},
+            "minimum_modulus_mpa in the configuration must be 0.001 to 10000",
+        ),
+        ("mesh", {"uncalibrated_modulus_mpa": 1e-4}, "uncalibrated_modulus_mpa in the configuration must be"),
         ("mesh", {"gates": {"head_radius": [17, 32]}}, "mesh/gates: there is no gate 'head_radius'"),
         ("mesh", {"gate_errors": ["head_leak"]}, "mesh/gate_errors: there is no gate 'head_leak'"),
         ("mesh", {"modulus_law": "keller"}, "mesh/density_laws/K2HPO4: material law keller is unknown"),

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from hipqct.errors import SheetError
-from hipqct.sheet import read_sheet
+from hipqct.sheet import demo_files, read_sheet
 
 
 @pytest.fixture
@@ -23,11 +25,11 @@ def faults(path):
     return str(caught.value)
 
 
-def test_row_comes_with_types_and_absolute_paths(folder):
+def test_row_comes_with_types(folder):
     path = write(folder, "007\tscan\tF\t67\tboth\t0.8\t-2")
     (subject,) = read_sheet(path)
     assert subject.subject == "007"
-    assert subject.scan == (folder / "scan").resolve()
+    assert subject.scan.samefile(folder / "scan")
     assert (subject.sex, subject.age, subject.sides) == ("F", 67.0, ("left", "right"))
     assert (subject.slope, subject.intercept) == (0.8, -2.0)
 
@@ -39,7 +41,7 @@ def test_empty_cells_take_defaults(folder):
 
 def test_spreadsheet_habits_are_forgiven(folder):
     path = folder / "samples.tsv"
-    path.write_bytes("\ufeffsubject\tscan\r\n\r\n# a note\r\n A \t scan \r\n".encode())
+    path.write_bytes("\ufeffsubject\tscan\t\t\r\n\r\n# a note\r\n A \t scan \t\t\r\n".encode())
     assert [s.subject for s in read_sheet(path)] == ["A"]
 
 
@@ -81,12 +83,47 @@ def test_bad_header(folder, header, expected):
 def test_sheet_without_rows_or_file(folder):
     assert "no subjects stand below the header" in faults(write(folder))
     assert "no such sample sheet" in faults(folder / "nowhere.tsv")
+    assert "cannot be read as a sample sheet: is a directory" in faults(folder)
+    (folder / "unicode.tsv").write_bytes("subject\tscan".encode("utf-16"))
+    assert "save it as tab-separated text in UTF-8" in faults(folder / "unicode.tsv")
+
+
+def test_paths_keep_their_names_when_what_holds_them_moves(folder, monkeypatch):
+    """Snakemake compares the names of a job's inputs with those of its last run."""
+    (folder / "study/config").mkdir(parents=True)
+    (folder / "study/data/A").mkdir(parents=True)
+    (folder / "share").symlink_to(folder / "study/data")
+    lines = ("B\t../data/A", f"C\t{folder}/share/A")
+    write(folder / "study/config", *lines, header="subject\tscan")
+    monkeypatch.chdir(folder / "study")
+    for sheet in ("config/samples.tsv", folder / "study/config/samples.tsv"):
+        assert [s.scan for s in read_sheet(sheet)] == [Path("data/A"), folder / "share/A"]
+    (folder / "study").rename(folder / "moved")
+    monkeypatch.chdir(folder / "moved")
+    (folder / "share").unlink()
+    (folder / "share").symlink_to(folder / "moved/data")
+    assert [s.scan for s in read_sheet("config/samples.tsv")] == [Path("data/A"), folder / "share/A"]
+
+
+def test_the_folder_above_a_linked_sheet_is_that_of_the_links_target(folder, monkeypatch):
+    (folder / "far/config").mkdir(parents=True)
+    (folder / "far/data").mkdir()
+    write(folder / "far/config", "A\t../data", header="subject\tscan")
+    (folder / "near").mkdir()
+    (folder / "near/config").symlink_to(folder / "far/config")
+    monkeypatch.chdir(folder / "near")
+    assert read_sheet("config/samples.tsv")[0].scan.samefile(folder / "far/data")
 
 
 def test_scan_may_be_missing_only_where_the_workflow_makes_it_or_it_is_excluded(folder):
     path = write(folder, "A\tphantoms/A/dicom")
     assert "no such file or folder" in faults(path)
     assert read_sheet(path, made_here=(folder / "phantoms",))[0].subject == "A"
+    demo = demo_files(folder / "phantoms")
+    for cell in ("phantoms/A/dicom", "phantoms/S001/dicm"):
+        with pytest.raises(SheetError, match=f"{cell}': there is no such file or folder"):
+            read_sheet(write(folder, f"A\t{cell}"), demo)
+    assert read_sheet(write(folder, "A\tphantoms/S001/dicom"), demo)[0].subject == "A"
     excluded = write(folder, "A\tgone\tmotion", header="subject\tscan\texclude")
     assert read_sheet(excluded)[0].exclude == "motion"
 
@@ -119,7 +156,7 @@ def test_centres_and_references(folder):
     header = "subject\tscan\treference_left\tcenter_left\tcenter_right"
     (subject,) = read_sheet(write(folder, "A\tscan\tleft.nii.gz\t92.5,-10,640", header=header))
     assert subject.center_mm == {"left": (92.5, -10.0, 640.0)}
-    assert subject.reference == {"left": (folder / "left.nii.gz").resolve()}
+    assert subject.reference["left"].samefile(folder / "left.nii.gz")
     assert "give x,y,z in LPS millimetres" in faults(write(folder, "A\tscan\t\t92.5", header=header))
     assert "give x,y,z in LPS millimetres" in faults(write(folder, "A\tscan\t\tnan,0,0", header=header))
 

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 from cohort_factory import Hip, Results
 
-from hipqct.errors import ScanError
+from hipqct.errors import ScanError, SheetError
 from hipqct.io.files import read_json
 from hipqct.progress import failure_record
-from hipqct.smk import finish_cohort, step
+from hipqct.smk import find_models, finish_cohort, step
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +97,35 @@ def test_warnings_of_libraries_are_logged(job):
 def test_after_failures_the_cohort_is_written_from_the_rest(tmp_path):
     study = Results(tmp_path, [Hip("A"), Hip("B")])
     study.fail("import_scan", "A", "Slice 5 is cut short.")
-    finish_cohort(study.sheet, study.results, study.cohort, True)
+    finish_cohort(study.sheet, study.results, study.cohort, True, {})
     assert [row["status"] for row in study.table("subjects")] == ["failed", "done"]
     assert (study.cohort / "figures/measures.svg").exists()
     assert "Slice 5 is cut short." in (study.cohort / "report.html").read_text()
+
+
+def make_model(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "plan.json").touch()
+    (folder / "weights.h5.000").touch()
+    return folder
+
+
+def test_models_are_looked_for_in_the_study_and_then_in_the_project(tmp_path, monkeypatch):
+    project, study = tmp_path / "project", tmp_path / "study"
+    make_model(project / "resources/models/shipped")
+    make_model(project / "mine")
+    make_model(study / "mine")
+    monkeypatch.chdir(study)
+    found = find_models(["resources/models/shipped", "mine", str(project / "mine")], project)
+    assert found == [Path("../project/resources/models/shipped"), Path("mine"), project / "mine"]
+
+
+def test_a_model_that_is_not_there_is_refused_unless_training_writes_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fold = "results/training/all/fold-0"
+    assert find_models(fold, tmp_path, [fold]) == [Path(fold)]
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half/plan.json").touch()
+    for folder in ("nope", "half", "results/training/all/fold-10"):
+        with pytest.raises(SheetError, match=f"segment/model: {folder} holds no model"):
+            find_models(folder, tmp_path, [fold])

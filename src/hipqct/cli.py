@@ -207,10 +207,10 @@ def _path_for(scan: str, sheet: Path | None) -> str:
 
 def check_scans(options) -> int:
     """`hipqct check`: one line per subject and finding; exit status 1 when a scan will be refused."""
-    from hipqct.sheet import read_sheet
+    from hipqct.sheet import demo_files, read_sheet
     from hipqct.steps.check import check_subjects
 
-    subjects = read_sheet(options.samples, made_here=[Path("results/phantoms")])
+    subjects = read_sheet(options.samples, made_here=demo_files("results/phantoms"))
     refused = 0
     for subject, findings in check_subjects(subjects):
         refused += any(severity == "error" for severity, _ in findings)

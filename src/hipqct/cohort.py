@@ -23,7 +23,8 @@ TO_CUT = ("volume_to_cut_mm3", "integral_density_to_cut_mg_cm3", "bone_mineral_c
 SCANNED = ("slope", "intercept", "basis", "kvp", "kernel")
 SCORES = ("dice", "sensitivity", "specificity", "hausdorff95_mm", "surface_distance_mm")
 EVALUATED = (*SCORES, "volume_reference_mm3", "volume_predicted_mm3", "relative_error_percent")
-DESCRIBED = ("subject", "side", "sex", "age", "group", "status", "exclude")
+DESCRIBED = ("subject", "side", "sex", "age", "group", "status", "exclude", "reference")
+WITH_REFERENCE = "yes"  # in the column `reference`: the sheet names a mask to evaluate the hip against
 # Of each solved load case; the shipped configuration has these two.
 SOLVED = ("stiffness_n_mm", "failure_load_n")
 LOAD_CASES = ("stance", "fall")
@@ -43,7 +44,8 @@ SUBJECT_COLUMNS = (
     "below_head_mm",
     "flags",
 )
-TEXT_COLUMNS = ("subject", "side", "sex", "group", "status", "exclude", "basis", "kernel", "flags")
+TEXT_COLUMNS = ("subject", "side", "sex", "group", "status", "exclude", "reference")
+TEXT_COLUMNS += ("basis", "kernel", "flags")
 TEXT_COLUMNS += ("step", "reason")
 FAILURE_COLUMNS = ("subject", "side", "step", "reason")
 
@@ -97,8 +99,21 @@ def select(subjects: pd.DataFrame, cohort: str) -> pd.DataFrame:
     return done if COHORTS[cohort] is None else done[done["sex"] == COHORTS[cohort]]
 
 
+def count_unevaluated(subjects: pd.DataFrame, cohort: str) -> int:
+    """How many hips of a cohort have a reference and no score, since they or their evaluation failed.
+
+    They are missing from means and agreement, which may be too good without them.
+    """
+    tried = subjects[(subjects["status"] != "excluded") & (subjects["reference"] == WITH_REFERENCE)]
+    tried = tried if COHORTS[cohort] is None else tried[tried["sex"] == COHORTS[cohort]]
+    return int((tried["dice"].isna() | (tried["status"] == "failed")).sum())
+
+
 def segmentation_table(subjects: pd.DataFrame) -> pd.DataFrame:
-    """Per cohort: number of evaluated hips, mean and SD (of the sample, ddof 1) of every score."""
+    """Per cohort: number of evaluated hips, mean and SD (of the sample, ddof 1) of every score.
+
+    ``failed``: see `count_unevaluated`.
+    """
     rows = []
     for cohort in COHORTS:
         evaluated = select(subjects, cohort).dropna(subset=["dice"])
@@ -106,18 +121,22 @@ def segmentation_table(subjects: pd.DataFrame) -> pd.DataFrame:
         for score in SCORES:
             values = evaluated[score].astype(float)
             row |= {f"{score}_mean": values.mean(), f"{score}_sd": values.std(ddof=1)}
-        rows.append(row)
+        rows.append(row | {"failed": count_unevaluated(subjects, cohort)})
     return pd.DataFrame(rows)
 
 
 def volume_agreement_table(subjects: pd.DataFrame) -> pd.DataFrame:
-    """Per cohort: agreement of predicted with reference volumes, see `hipqct.metrics.volume_agreement`."""
+    """Per cohort: agreement of predicted with reference volumes, see `hipqct.metrics.volume_agreement`.
+
+    ``failed``: see `count_unevaluated`.
+    """
     rows = []
     for cohort in COHORTS:
         evaluated = select(subjects, cohort).dropna(subset=["volume_reference_mm3"])
         reference_mm3 = evaluated["volume_reference_mm3"].to_numpy(dtype=float)
         predicted_mm3 = evaluated["volume_predicted_mm3"].to_numpy(dtype=float)
-        rows.append({"cohort": cohort, **volume_agreement(reference_mm3, predicted_mm3)})
+        agreement = volume_agreement(reference_mm3, predicted_mm3)
+        rows.append({"cohort": cohort, **agreement, "failed": count_unevaluated(subjects, cohort)})
     return pd.DataFrame(rows)
 
 

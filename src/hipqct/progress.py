@@ -11,24 +11,34 @@ from hipqct.io.files import read_json
 CLOCK_TOLERANCE_S = 2.0
 
 
+MODELS = ("hex", "tet")
 MESH_FILES = (
     "surface.stl",
     "surface.vtp",
+    "hex.inp",
+    "hex.vtu",
+    "tet.inp",
+    "tet.vtu",
     "mesh.png",
-    *(f"{model}.{suffix}" for model in ("hex", "tet") for suffix in ("inp", "vtu", "feb", "bdf", "cdb")),
+    "load_cases",
 )
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: the file that stands for its success, the step whose output it needs, its other files."""
+    """One step: its files, the step whose output it needs, and files that only some configurations write.
+
+    ``output`` stands for the step's success; ``besides`` are written with it.
+    """
 
     name: str
     output: str
     after: str | None = None
     besides: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
 
+# From a scan to a hip's volume: a hip is done when these are.
 CHAIN = (
     Step("import_scan", "ct.nii.gz", None, ("scan.json",)),
     Step("resample_ct", "resampled.nii.gz", "import_scan", ("resampled.json",)),
@@ -41,19 +51,24 @@ CHAIN = (
         ("{side}/mask_native.nii.gz", "{side}/bone.json"),
     ),
     Step("measure_volume", "{side}/volume.json", "threshold_bone"),
-    Step(
-        "export_mesh",
-        "{side}/mesh/mesh.json",
-        "threshold_bone",
-        tuple(f"{{side}}/mesh/{name}" for name in (*MESH_FILES, "load_cases")),
-    ),
-    Step("draw_qc", "{side}/qc.png", "measure_volume"),
 )
+# Judged by themselves: a hip whose mask could not be evaluated, meshed, drawn or solved keeps its volume.
+EVALUATION = Step("evaluate_mask", "{side}/evaluation.json", "threshold_bone")
+MESH = Step(
+    "export_mesh",
+    "{side}/mesh/mesh.json",
+    "threshold_bone",
+    tuple(f"{{side}}/mesh/{name}" for name in MESH_FILES),
+    tuple(f"{{side}}/mesh/{model}.{suffix}" for model in MODELS for suffix in ("feb", "bdf", "cdb")),
+)
+PICTURE = Step("draw_qc", "{side}/qc.png", "measure_volume")
+SOLUTION = Step("solve_mesh", "{side}/solution", "export_mesh")
+STEPS = (*CHAIN, EVALUATION, MESH, PICTURE, SOLUTION)
 # A phantom of the workflow's own is made before its import; only a failure of these tells something.
 BEFORE = ("make_phantom", "write_phantom_dicom")
-# Judged by themselves: a hip whose model was not solved is done all the same.
-SOLUTION = Step("solve_mesh", "{side}/solution", "export_mesh")
-EVALUATION = Step("evaluate_mask", "{side}/evaluation.json", "threshold_bone")
+
+# What a run says of its jobs: whether one is over or was not needed, by (step, subject, side).
+JobStates = dict[tuple[str, str, str], bool]
 
 
 def failure_record(log_path) -> Path:
@@ -61,61 +76,63 @@ def failure_record(log_path) -> Path:
     return Path(log_path).with_suffix(".failed.json")
 
 
-def chain_status(results_dir, subject: str, side: str, with_reference: bool) -> tuple[str, str, str]:
-    """Whether every step of one hip is done, and if not, where and why it stopped.
+def find_gap(
+    results_dir, subject: str, side: str, steps: tuple[Step, ...] = CHAIN, states: JobStates | None = None
+) -> tuple[str, str] | None:
+    """The first of a hip's steps that is not done, and why; None when all are.
 
-    A step counts as done when its file is there and its last run did not fail: results of an older success
-    that lie downstream of a new failure do not count.
+    A step is done when its files are there and its last run did not fail: results of an older success that
+    lie downstream of a new failure do not count.
 
     Args:
         results_dir: the workflow's results folder.
-        with_reference: whether the hip must also be evaluated against a reference mask.
+        states: after a run that stopped early: a job that it did not get to has left an older result. Steps
+            that the run did not plan are then judged by the times of their files. While a run goes well
+            Snakemake sees to the order: it rightly leaves a file alone whose input was made again with the
+            same content, which would look too old.
 
     Returns:
-        ``("done", "", "")`` or ``("failed", step, one-sentence reason)``.
+        ``(step, one-sentence reason)``, or None.
     """
     results_dir = Path(results_dir)
-    for name in BEFORE:
-        record = failure_record(results_dir / "logs" / name / f"{subject}.log")
-        if record.exists():
-            return "failed", name, read_json(record)["reason"]
-    for step in _steps(with_reference):
-        log_path = _log_path(results_dir, step, subject, side)
-        record = failure_record(log_path)
-        if record.exists():
-            return "failed", step.name, read_json(record)["reason"]
-        if not _output(results_dir, step, subject, side).exists():
-            reason = (
-                f"There is neither result nor message: the job was not run or was killed; see {log_path}."
-            )
-            return "failed", step.name, reason
-    return "done", "", ""
+    if steps[0].after is None:
+        for name in BEFORE:
+            record = failure_record(results_dir / "logs" / name / f"{subject}.log")
+            if record.exists():
+                return name, read_json(record)["reason"]
+    for step in steps:
+        if reason := _gap(results_dir, step, subject, side, states):
+            return step.name, reason
+    return None
 
 
-def chain_status_by_times(results_dir, subject: str, side: str, with_reference: bool) -> tuple[str, str, str]:
-    """`chain_status` after a run that stopped early: a result older than what it was made from is not done.
+def _gap(results_dir: Path, step: Step, subject: str, side: str, states: JobStates | None) -> str:
+    """Why a step is not done, empty if it is."""
+    log_path = _log_path(results_dir, step, subject, side)
+    record = failure_record(log_path)
+    if record.exists():
+        return read_json(record)["reason"]
+    folder = results_dir / "subjects" / subject
+    missing = [n for n in (step.output, *step.besides) if not (folder / n.format(side=side)).exists()]
+    if step.output in missing:
+        return f"There is neither result nor message: the job was not run or was killed; see {log_path}."
+    if missing:
+        return f"{missing[0].format(side=side)} is missing: it was removed; the next run makes it again."
+    if states is None:
+        return ""
+    over = states.get((step.name, subject, side if "{side}" in step.output else ""))
+    if over is False or (over is None and _is_older(folder, step, side)):
+        return f"The result is an older one: it was not made again; see {log_path}."
+    return ""
 
-    While a run goes well Snakemake sees to the order: it rightly leaves a file alone whose input was made
-    again with the same content, which this function, knowing only times, would call not done.
-    """
-    results_dir = Path(results_dir)
-    status = chain_status(results_dir, subject, side, with_reference)
-    if status[0] == "failed":
-        return status
-    written = {}
-    for step in _steps(with_reference):
-        written[step.name] = _output(results_dir, step, subject, side).stat().st_mtime
-        if step.after and written[step.name] < written[step.after] - CLOCK_TOLERANCE_S:
-            log_path = _log_path(results_dir, step, subject, side)
-            reason = f"The result is older than that of {step.after}: it was not made again; see {log_path}."
-            return "failed", step.name, reason
-    return status
 
-
-def solution_failure(results_dir, subject: str, side: str) -> str:
-    """Why the last try to solve a hip's finite-element model failed; empty where it did not."""
-    record = failure_record(_log_path(Path(results_dir), SOLUTION, subject, side))
-    return read_json(record)["reason"] if record.exists() else ""
+def _is_older(folder: Path, step: Step, side: str) -> bool:
+    """Whether a step's result is older than what it was made from."""
+    before = next((each for each in STEPS if each.name == step.after), None)
+    if before is None or not (source := folder / before.output.format(side=side)).exists():
+        return False
+    written_s, source_s = (path.stat().st_mtime for path in (folder / step.output.format(side=side), source))
+    return written_s < source_s - CLOCK_TOLERANCE_S
 
 
 def forget_phantom(results_dir, subject: str) -> None:
@@ -134,20 +151,12 @@ def remove_results_after(results_dir, subject: str, side: str, failed: str) -> N
         failed: name of the step; its own files, if any, and those of all steps that build on it go.
     """
     gone = {failed, *BEFORE} if failed in BEFORE else {failed}
-    for step in (*_steps(with_reference=True), SOLUTION):
+    for step in STEPS:
         if step.name in gone or step.after in gone or (failed in BEFORE and step.after is None):
             gone.add(step.name)
-            for name in (step.output, *step.besides):
+            for name in (step.output, *step.besides, *step.optional):
                 path = Path(results_dir) / "subjects" / subject / name.format(side=side)
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _steps(with_reference: bool) -> tuple[Step, ...]:
-    return (*CHAIN, EVALUATION) if with_reference else CHAIN
-
-
-def _output(results_dir: Path, step: Step, subject: str, side: str) -> Path:
-    return results_dir / "subjects" / subject / step.output.format(side=side)
 
 
 def _log_path(results_dir: Path, step: Step, subject: str, side: str) -> Path:

@@ -7,8 +7,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from hipqct.errors import ModelError, SheetError
-from hipqct.gates import gate_faults
-from hipqct.mesh_options import law_faults
+from hipqct.mesh_options import complete_options, law_faults
 from hipqct.network import check_precision
 from hipqct.sheet import Subject
 
@@ -83,5 +82,8 @@ def _faults_between_keys(config: dict) -> list[str]:
     if train["clip_hu"][0] >= train["clip_hu"][1]:
         unknown.append(f"train/clip_hu: {train['clip_hu']} must rise: the HU that become 0, then those for 1")
     unknown += _augmentation_faults(train["augmentation"], train["side"])
-    gates = gate_faults(mesh["gates"], mesh["gate_errors"])
-    return unknown + gates + law_faults(mesh, config["density"]["basis"])
+    try:
+        complete_options(mesh)
+    except SheetError as error:
+        unknown.append(f"mesh: {error}")
+    return unknown + law_faults(mesh, config["density"]["basis"])

@@ -3,10 +3,12 @@
 import csv
 import difflib
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import hipqct
 from hipqct.density import BASES, SLOPE_RANGE
 from hipqct.errors import SheetError
 
@@ -32,6 +34,8 @@ REQUIRED = ("subject", "scan")
 SUBJECT = re.compile(r"[A-Za-z0-9_-]+")
 SERIES_UID = re.compile(r"[0-9]+(\.[0-9]+)+|[0-9a-f]{12}")  # or the short hash of scan.json
 
+DEMO = Path(hipqct.__file__).resolve().parents[2] / "resources" / "demo" / "phantoms.tsv"
+DEMO_FILES = ("ct.nii.gz", "left_femur.nii.gz", "right_femur.nii.gz", "dicom")
 INTERCEPT_RANGE_MG_CM3 = (-500.0, 500.0)
 AGE_RANGE_YEARS = (0.0, 120.0)
 # What other programs write for an empty cell, or for yes and no.
@@ -40,7 +44,11 @@ NO_REASON = ("0", "1", "no", "yes", "n", "y", "na", "n/a", "nan", "none", "null"
 
 @dataclass(frozen=True)
 class Subject:
-    """One row: a scan and what is known of it. Paths are absolute; empty cells are None (group: "")."""
+    """One row: a scan and what is known of it; empty cells are None (group: "").
+
+    Absolute paths are as the sheet has them, others relative to the working directory: a folder that holds
+    both sheet and scans may move, or a link to it may point elsewhere, without their names changing.
+    """
 
     subject: str
     scan: Path
@@ -95,9 +103,12 @@ class _Row:
         text = self.text(column)
         if text is None:
             return None
-        path = Path(self.folder / Path(text).expanduser()).resolve()
-        if not path.exists() and not any(path.is_relative_to(folder) for folder in made_here):
-            self.fault(column, f"{text!r}: there is no such file or folder ({path}); mend the path")
+        path = Path(text).expanduser()
+        if not path.is_absolute():
+            path = Path(os.path.relpath(_without_dots(self.folder / path)))
+        real = path.resolve()
+        if not path.exists() and not any(real.is_relative_to(made) for made in made_here):
+            self.fault(column, f"{text!r}: there is no such file or folder ({real}); mend the path")
         return path
 
     def reason(self, column: str) -> str | None:
@@ -121,6 +132,19 @@ class _Row:
         return x, y, z
 
 
+def _without_dots(path: Path) -> Path:
+    """A path without ``..``, unless that leads elsewhere: behind a link, ``..`` is the target's parent."""
+    short = Path(os.path.normpath(path))
+    return short if short.resolve() == path.resolve() else path.resolve()
+
+
+def demo_files(phantoms_dir) -> list[Path]:
+    """What the workflow makes of the demo's phantoms: their scans and masks below ``phantoms_dir``."""
+    lines = DEMO.read_text(encoding="utf-8").splitlines()
+    names = [row["subject"] for row in csv.DictReader(lines, delimiter="\t")]
+    return [Path(phantoms_dir) / name / file for name in names for file in DEMO_FILES]
+
+
 def read_sheet(path, made_here: tuple[Path, ...] = ()) -> list[Subject]:
     """Read and check a sample sheet (tab-separated; columns in `COLUMNS`, see config/README.md).
 
@@ -128,7 +152,7 @@ def read_sheet(path, made_here: tuple[Path, ...] = ()) -> list[Subject]:
 
     Args:
         path: the sheet; relative paths in it count from its folder.
-        made_here: folders whose files the workflow itself makes, which need not exist yet.
+        made_here: files, or folders of files, that the workflow itself makes and that need not exist yet.
 
     Raises:
         SheetError: every fault at once, each with its line, its column and the fix.
@@ -146,7 +170,7 @@ def read_sheet(path, made_here: tuple[Path, ...] = ()) -> list[Subject]:
                 f"line {line}: {len(cells)} cells under {len(header)} columns; remove the extra tabs"
             )
             continue
-        row = _Row(line, dict(zip(header, cells, strict=False)), path.resolve().parent)
+        row = _Row(line, dict(zip(header, cells, strict=False)), path.parent)
         subject = _read_subject(row, made_here)
         first = seen.setdefault(subject.subject.lower(), line)
         if first != line:
@@ -169,14 +193,20 @@ def _read_cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise SheetError(f"{path}: there is no such sample sheet; set `samples` in the config") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise SheetError(f"{path} cannot be read as a sample sheet: {error.strerror.lower()}") from None
     except UnicodeDecodeError:
-        raise SheetError(f"{path} is not UTF-8 text; save it as tab-separated text, not a workbook") from None
+        raise SheetError(
+            f"{path} is not UTF-8 text; save it as tab-separated text in UTF-8, not as a workbook"
+        ) from None
     rows = []
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
             if line.count('"') % 2:
                 raise SheetError(f'{path}, line {number}: a quotation mark (") is not closed; remove it')
             cells = [cell.strip() for cell in next(csv.reader([line], delimiter="\t"))]
+            while len(cells) > 1 and not cells[-1]:  # empty columns that spreadsheets leave at the end
+                cells.pop()
             rows.append((number, cells))
     if not rows:
         raise SheetError(f"{path} is empty; its first line must name the columns, separated by tabs")

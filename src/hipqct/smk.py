@@ -1,14 +1,18 @@
 """The door between Snakemake and the steps: logging, errors and the record of a failure."""
 
 import logging
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
 from hipqct.engine import gpu_is_visible
-from hipqct.errors import HipqctError
+from hipqct.errors import HipqctError, SheetError
 from hipqct.io.files import write_json
-from hipqct.progress import chain_status_by_times, failure_record
+from hipqct.progress import JobStates, failure_record
 
 log = logging.getLogger(__name__)
 
@@ -70,17 +74,72 @@ def granted_device(device: str, gpus: int) -> str:
     return "cpu" if device == "auto" and not gpus else device
 
 
-def finish_cohort(sheet_path, results_dir, cohort_dir, solving: bool):
+def find_models(chosen: str | list[str], project: Path, trained: Iterable[str] = ()) -> list[Path]:
+    """Where the models of ``segment/model`` are; relative folders count from the working directory first.
+
+    Snakemake would not report a missing one while results of an older model are there, and would keep them.
+
+    Args:
+        project: from where relative folders count that the working directory does not have.
+        trained: folders that the workflow's training writes, which need not be there yet.
+
+    Raises:
+        SheetError: one has no plan.json or no weights.
+    """
+    found, trained = [], {Path(folder) for folder in trained}
+    for folder in [chosen] if isinstance(chosen, str) else chosen:
+        tried = (Path(os.path.normpath(folder)), Path(os.path.relpath(project / folder)))
+        there = [path for path in tried if path in trained or _is_model(path)]
+        if not there:
+            raise SheetError(
+                f"segment/model: {folder} holds no model (plan.json and weights.h5), be it in the working "
+                "directory or in the project; name a model's folder, such as resources/models/medium"
+            )
+        found.append(there[0])
+    return found
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "plan.json").is_file() and any(folder.glob("weights.h5*"))
+
+
+def note_interrupts() -> list[int]:
+    """A list that gets the signal of Ctrl-C when it comes, which Snakemake leaves no trace of."""
+    noted = []
+
+    def note(number, frame):
+        noted.append(number)
+        signal.default_int_handler(number, frame)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, note)
+    return noted
+
+
+def job_states(dag) -> JobStates:
+    """Whether each job of a run is over or was not needed, by (rule, subject, side)."""
+    open_jobs = set(dag.needrun_jobs())  # without those that are finished
+    return {
+        (job.rule.name, job.wildcards.get("subject"), job.wildcards.get("side", "")): job not in open_jobs
+        for job in dag.jobs
+        if job.wildcards.get("subject")
+    }
+
+
+def finish_cohort(sheet_path, results_dir, cohort_dir, solving: bool, states: JobStates):
     """Write the cohort's tables, figures and report from the hips that are complete, after some failed.
 
     Called by the Snakefile's ``onerror``, where the rules of the cohort could not run for want of all inputs.
     The file that stands for a complete cohort (summary.json) goes, so that the next run makes the cohort
     again, and for it the hips that failed.
+
+    Args:
+        states: of the run's jobs, from `job_states`.
     """
     from hipqct.steps.cohort import aggregate_cohort, draw_figures, write_report
 
     cohort_dir = Path(cohort_dir)
     (cohort_dir / "summary.json").unlink(missing_ok=True)
-    aggregate_cohort(sheet_path, results_dir, cohort_dir, solving, chain_status_by_times)
+    aggregate_cohort(sheet_path, results_dir, cohort_dir, solving, states)
     draw_figures(cohort_dir / "subjects.tsv", cohort_dir / "figures")
     write_report(cohort_dir, results_dir, cohort_dir / "report.html")

@@ -26,9 +26,12 @@ class Study:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess:
         """Run the project's Snakefile in the study's folder."""
+        return subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False)
+
+    def command(self, *arguments: str) -> list[str]:
+        """What runs it."""
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-        command += [*arguments, "--directory", str(self.folder), "--cores", "2", "--resources", "gpu=1"]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        return [*command, *arguments, "--directory", str(self.folder), "--cores", "2", "--resources", "gpu=1"]
 
     def table(self, name: str) -> list[dict]:
         """Rows of one of the cohort's tables."""

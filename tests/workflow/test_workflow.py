@@ -1,9 +1,12 @@
 """The real workflow on four small synthetic subjects, one of them with a truncated slice."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -85,6 +88,62 @@ def test_the_mended_scan_runs_its_own_jobs_and_the_cohorts_only(study):
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
+def edit_config(study, old: str, new: str):
+    """Replace a text of the study's configuration, that must be there."""
+    config = study.folder / "config/config.yaml"
+    text = config.read_text()
+    assert old in text
+    config.write_text(text.replace(old, new))
+
+
+def planned(study, *arguments: str) -> dict[str, int]:
+    """How many jobs of each rule a run would have."""
+    run = study.run("--dry-run", *arguments)
+    assert run.returncode == 0, run.stderr[-3000:]
+    if "Nothing to be done" in run.stdout + run.stderr:
+        return {}
+    rows = (run.stdout + run.stderr).split("Job stats:")[-1].split("total")[0].splitlines()
+    return {
+        words[0]: int(words[1]) for words in map(str.split, rows) if len(words) == 2 and words[1].isdigit()
+    }
+
+
+def test_what_was_removed_is_made_again(study):
+    removed = ["mask_native.nii.gz", "mesh/hex.inp", "../scan.json"]
+    contents = {name: study.path("S001", name).read_bytes() for name in removed}
+    for name in removed:
+        study.path("S001", name).unlink()
+    plan = planned(study)
+    assert [plan[name] for name in ("import_scan", "threshold_bone", "export_mesh")] == [1, 1, 1]
+    for name, content in contents.items():
+        study.path("S001", name).write_bytes(content)
+
+
+def test_a_format_that_is_added_hides_no_other_change(study):
+    """Snakemake would look at no parameter of a job that has an output it has not written yet."""
+    target = "results/subjects/S001/left/mesh/mesh.json"
+    edit_config(study, "  formats: []", "  formats: [feb]")
+    assert planned(study, target)["export_mesh"] == 1
+    assert study.run(target).returncode == 0
+    assert study.path("S001", "mesh/hex.feb").exists()
+    edit_config(study, "  formats: [feb]", "  formats: [feb, bdf]")
+    edit_config(study, "  cube_mm: 3.0", "  cube_mm: 4.0")
+    assert study.run(target).returncode == 0
+    assert json.loads(study.path("S001", "mesh/mesh.json").read_text())["hex"]["cube_mm"] == 4
+    edit_config(study, "  formats: [feb, bdf]", "  formats: []")
+    edit_config(study, "  cube_mm: 4.0", "  cube_mm: 3.0")
+    assert study.run(target).returncode == 0
+    assert not study.path("S001", "mesh/hex.feb").exists()
+
+
+def test_a_model_that_is_not_there_is_refused_though_results_are(study):
+    edit_config(study, "model: resources/models/medium", "model: resources/models/medum")
+    run = study.run("--dry-run")
+    assert run.returncode != 0
+    assert "segment/model: resources/models/medum holds no model" in run.stdout + run.stderr
+    edit_config(study, "model: resources/models/medum", "model: resources/models/medium")
+
+
 def test_an_edited_or_added_material_law_makes_the_mesh_again_and_nothing_before_it(study):
     target = "results/subjects/S001/left/mesh/mesh.json"
     laws = study.folder / "materials/laws.json"
@@ -101,6 +160,23 @@ def test_an_edited_or_added_material_law_makes_the_mesh_again_and_nothing_before
         slope = json.loads((study.folder / target).read_text())["material"]["density_laws"][0]["slope"]
         assert slope == 1.07
     assert "Nothing to be done" in study.run(target).stderr
+
+
+def test_interrupting_a_run_leaves_tables_and_results(study):
+    """As Ctrl-C does: a signal to the whole group of processes."""
+    before = times(study)
+    tables = {path: path.read_bytes() for path in (study.folder / "results/cohort").glob("*.*")}
+    command = [*study.command("--forcerun", "resample_ct")]
+    run = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    results = [study.path(subject, "../resampled.nii.gz") for subject in GOOD]
+    while run.poll() is None and all(path.exists() for path in results):  # a job that starts removes its own
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGINT)
+    run.communicate(timeout=120)
+    assert run.returncode != 0
+    assert {path: path.read_bytes() for path in tables} == tables
+    kept = [name for name in before if "/left/" in name]
+    assert len(kept) > 40 and not [n for n in kept if not (study.folder / "results" / n).exists()]
 
 
 def test_one_subject_runs_alone(tmp_path, phantoms):

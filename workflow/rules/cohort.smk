@@ -4,15 +4,16 @@
 rule aggregate_cohort:
     input:
         sheet=config["samples"],
+        scans=every_scan([rules.import_scan.output.facts]),
         hips=every_hip(
             [
-                str(rules.measure_volume.output.volume),
-                str(rules.export_mesh.output.facts),
-                str(rules.draw_qc.output.picture),
-            ],
-            [str(rules.evaluate_mask.output.evaluation)],
-            [str(rules.solve_mesh.output.solution)],
+                rules.measure_volume.output.volume,
+                rules.export_mesh.output.facts,
+                rules.draw_qc.output.picture,
+            ]
         ),
+        evaluated=every_hip(rules.evaluate_mask.output, has_reference),
+        solved=every_hip(rules.solve_mesh.output, can_be_solved),
     output:
         subjects="<cohort>/subjects.tsv",
         segmentation="<cohort>/segmentation.tsv",

@@ -11,21 +11,43 @@ from hipqct import revisions
 from hipqct.errors import SheetError
 from hipqct.io.laws import LAWS_FOLDER, law_files
 from hipqct.settings import check_bases, check_settings
-from hipqct.sheet import read_sheet
-from hipqct.smk import finish_cohort, may_use_gpu
+from hipqct.sheet import demo_files, read_sheet
+from hipqct.smk import (
+    find_models,
+    finish_cohort,
+    job_states,
+    may_use_gpu,
+    note_interrupts,
+)
 
 PROJECT = Path(workflow.basedir)
 
 try:
     check_settings(config, PROJECT / "workflow/schemas/config.schema.yaml")
-    # The scans below results/phantoms are made by the rules of demo.smk and need not exist yet.
+    # The demo's scans are made by the rules of demo.smk and need not exist yet.
     SUBJECTS = {
         subject.subject: subject
-        for subject in read_sheet(config["samples"], ["results/phantoms"])
+        for subject in read_sheet(config["samples"], demo_files("results/phantoms"))
     }
     check_bases(SUBJECTS.values(), config["mesh"])
+    MODELS = find_models(
+        (
+            [config["segment"]["model"]]
+            if isinstance(config["segment"]["model"], str)
+            else config["segment"]["model"]
+        ),
+        PROJECT,
+        expand(
+            "results/training/{cohort}/fold-{fold}",
+            cohort=config["train"]["cohorts"],
+            fold=range(config["train"]["folds"]),
+        ),
+    )
 except SheetError as error:
     raise WorkflowError(str(error)) from None
+
+# Jobs that were interrupted are no failures: tables and results stay as they are.
+INTERRUPTS = note_interrupts() if workflow.is_main_process else []
 
 # One (subject, side) for every hip to do.
 HIPS = [
@@ -44,13 +66,8 @@ def row(wildcards):
 
 
 def from_sheet(column):
-    """Look a column of the sheet up for a job's subject; paths come relative to the working directory."""
-
-    def value(wildcards):
-        cell = getattr(row(wildcards), column)
-        return os.path.relpath(cell) if isinstance(cell, Path) else cell
-
-    return value
+    """Look a column of the sheet up for a job's subject."""
+    return lambda wildcards: getattr(row(wildcards), column)
 
 
 def calibration_basis(wildcards):
@@ -70,7 +87,7 @@ def reference_mask(wildcards):
         raise WorkflowError(
             f"{wildcards.subject} has no reference_{wildcards.side} in {config['samples']}: nothing to evaluate"
         )
-    return os.path.relpath(reference[wildcards.side])
+    return reference[wildcards.side]
 
 
 def material_laws():
@@ -101,27 +118,29 @@ if config["solve"]["cases"] and not SOLVING and workflow.is_main_process:
     )
 
 
-def every_hip(of_each, of_evaluated, of_solved):
-    """The files of all hips to do: ``of_each`` of every one, ``of_evaluated`` of those with a reference.
+def every_scan(paths):
+    """These files of all subjects that have a hip to do."""
+    return expand(paths, subject=sorted({subject for subject, _ in HIPS}))
 
-    ``of_solved`` of those whose models can be solved here.
-    """
-    files = [path.format(subject=s, side=side) for s, side in HIPS for path in of_each]
-    judged = [(s, side) for s, side in HIPS if side in SUBJECTS[s].reference]
-    return (
-        files
-        + [
-            path.format(subject=s, side=side)
-            for s, side in judged
-            for path in of_evaluated
-        ]
-        + [
-            path.format(subject=s, side=side)
-            for s, side in HIPS
-            if SOLVING and has_modulus(SUBJECTS[s])
-            for path in of_solved
-        ]
-    )
+
+def every_hip(paths, which=lambda subject, side: True):
+    """These files of all hips to do, or of those among them that ``which`` is true of."""
+    hips = [hip for hip in HIPS if which(SUBJECTS[hip[0]], hip[1])]
+    return [
+        path.format(subject=subject, side=side)
+        for path in map(str, paths)
+        for subject, side in hips
+    ]
+
+
+def has_reference(subject, side):
+    """Whether a hip has a reference to be evaluated against."""
+    return side in subject.reference
+
+
+def can_be_solved(subject, side):
+    """Whether a hip's models are solved in this run."""
+    return SOLVING and has_modulus(subject)
 
 
 def check_overrides(workflow):
@@ -138,7 +157,9 @@ def check_overrides(workflow):
 
 def report_failures(workflow):
     """After failed jobs, write the cohort's files from the complete hips, if wanted or there already."""
-    interrupted = getattr(workflow.scheduler, "_user_kill", None)
+    # Snakemake 9 notes a SIGTERM here, and Ctrl-C nowhere.
+    interrupted = INTERRUPTS or getattr(workflow.scheduler, "_user_kill", None)
     wanted = any(job.rule.name == "aggregate_cohort" for job in workflow.dag.jobs)
     if (wanted or os.path.exists("results/cohort")) and not interrupted:
-        finish_cohort(config["samples"], "results", "results/cohort", SOLVING)
+        states = job_states(workflow.dag)
+        finish_cohort(config["samples"], "results", "results/cohort", SOLVING, states)

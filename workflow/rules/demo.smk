@@ -2,7 +2,9 @@
 
 import csv
 
-with open(PROJECT / "resources/demo/phantoms.tsv", encoding="utf-8") as sheet:
+from hipqct.sheet import DEMO
+
+with open(DEMO, encoding="utf-8") as sheet:
     PHANTOMS = {line["subject"]: line for line in csv.DictReader(sheet, delimiter="\t")}
 
 

@@ -14,13 +14,10 @@ rule export_mesh:
         tet_inp="<side>/mesh/tet.inp",
         tet_vtu="<side>/mesh/tet.vtu",
         picture="<side>/mesh/mesh.png",
-        others=expand(
-            "<side>/mesh/{model}.{format}",
-            model=("hex", "tet"),
-            format=lookup("mesh/formats", within=config),
-        ),
         load_cases=directory("<side>/mesh/load_cases"),
         facts="<side>/mesh/mesh.json",
+    # Files of mesh/formats are not named here: for outputs that it has not written yet Snakemake looks at no
+    # parameter of a job, and would hide that any other option has changed.
     log:
         "<logs>/export_mesh/{subject}.{side}.log",
     benchmark:
@@ -54,7 +51,10 @@ rule solve_mesh:
         mem_mb=2000 if config["solve"]["model"] == "hex" else 6000,
         runtime=15 + round(config["solve"]["minutes"] * len(config["solve"]["cases"])),
     params:
-        options=lookup("solve", within=config),
+        # The solver's time is a limit and no part of the result: the script takes it from the configuration.
+        cases=lookup("solve/cases", within=config),
+        model=lookup("solve/model", within=config),
+        criterion=lookup("solve/criterion", within=config),
         revision=revisions.SOLVE_MESH,
     message:
         "Solve the {wildcards.side} femur of {wildcards.subject}."

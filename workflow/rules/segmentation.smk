@@ -1,11 +1,5 @@
 """From the crop of a hip to the femur's mask, its volume and density, and what to look at."""
 
-chosen = config["segment"]["model"]
-MODELS = [
-    Path(os.path.relpath(PROJECT / folder))
-    for folder in ([chosen] if isinstance(chosen, str) else chosen)
-]
-
 
 rule segment_femur:
     input:

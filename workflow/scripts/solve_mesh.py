@@ -6,5 +6,6 @@ from hipqct.smk import step
 from hipqct.steps.solve import solve_mesh
 
 with step(snakemake):
-    folder = Path(snakemake.input.facts).parent
-    solve_mesh(folder, snakemake.output.solution, **snakemake.params.options, threads=snakemake.threads)
+    p, folder = snakemake.params, Path(snakemake.input.facts).parent
+    options = (p.cases, p.model, p.criterion, snakemake.config["solve"]["minutes"], snakemake.threads)
+    solve_mesh(folder, snakemake.output.solution, *options)

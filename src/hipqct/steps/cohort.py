@@ -9,6 +9,7 @@ from hipqct import __version__
 from hipqct.cohort import (
     FAILURE_COLUMNS,
     TEXT_COLUMNS,
+    WITH_REFERENCE,
     flag_other_lengths,
     segmentation_table,
     subject_table,
@@ -17,7 +18,18 @@ from hipqct.cohort import (
 from hipqct.density import MM3_PER_CM3
 from hipqct.io.files import read_json, replace_when_done, write_json
 from hipqct.io.tables import read_table, write_table
-from hipqct.progress import SOLUTION, chain_status, forget_phantom, remove_results_after, solution_failure
+from hipqct.progress import (
+    CHAIN,
+    EVALUATION,
+    MESH,
+    PICTURE,
+    SOLUTION,
+    JobStates,
+    Step,
+    find_gap,
+    forget_phantom,
+    remove_results_after,
+)
 from hipqct.provenance import flag_other_settings
 from hipqct.sheet import Subject, read_sheet
 from hipqct.steps.solve import has_materials, read_solution
@@ -28,18 +40,20 @@ NOT_SOLVED = "There is no solution of this mesh and no message: the job was not 
 
 
 def aggregate_cohort(
-    sheet_path, results_dir, cohort_dir, solving: bool = True, status_of=chain_status
+    sheet_path, results_dir, cohort_dir, solving: bool = True, states: JobStates | None = None
 ) -> None:
     """Write subjects.tsv, segmentation.tsv, volume_agreement.tsv, failures.tsv; summary.json if none failed.
 
     Every hip of the sheet has its row, whether done, failed or excluded; only those that are done count in
-    the statistics. What an older success left behind a failed step is removed.
+    the statistics. A hip whose volume is measured is done, even where a later step (evaluation, mesh,
+    picture, solution) failed: that step is among the failures, and its columns are empty. What an older
+    success left behind a failed step is removed.
 
     Args:
         sheet_path: the sample sheet; results_dir: the workflow's results folder.
         cohort_dir: where the tables are written.
         solving: whether this run solves finite-element models; else what earlier ones found is left out.
-        status_of: judges a hip, see `hipqct.progress`.
+        states: of the jobs of a run that stopped early, see `hipqct.progress.find_gap`.
     """
     results_dir, cohort_dir = Path(results_dir), Path(cohort_dir)
     sheet = read_sheet(sheet_path, made_here=(results_dir / "phantoms",))
@@ -48,25 +62,11 @@ def aggregate_cohort(
         hips.append(hip := _describe(subject, side))
         if subject.exclude:
             continue
-        if not subject.scan.is_relative_to(results_dir.resolve() / "phantoms"):
+        if not subject.scan.resolve().is_relative_to(results_dir.resolve() / "phantoms"):
             forget_phantom(results_dir, subject.subject)
-        judged = status_of(results_dir, subject.subject, side, side in subject.reference)
-        hip["status"], step, reason = judged
-        if hip["status"] == "failed":
-            failures.append({"subject": subject.subject, "side": side, "step": step, "reason": reason})
-        else:
-            folder = results_dir / "subjects" / subject.subject / side
-            mesh = read_json(folder / "mesh" / "mesh.json")
-            hip |= _read_results(folder, mesh, with_reference=side in subject.reference)
-            hip |= (hip.get("calibration") or {}) | _read_scanner(folder.parent)
-            if not (solving and has_materials(mesh)):
-                continue
-            reason, solution = solution_failure(results_dir, subject.subject, side), read_solution(folder)
-            if reason or solution is None:
-                failed = {"subject": subject.subject, "side": side, "step": SOLUTION.name}
-                failures.append(failed | {"reason": reason or NOT_SOLVED})
-            else:
-                hip |= solution
+        measures, gaps = _judge_hip(results_dir, subject, side, solving, states)
+        hip |= measures
+        failures += [{"subject": subject.subject, "side": side, "step": s, "reason": r} for s, r in gaps]
     flag_other_lengths(hips)
     flag_other_settings(hips, results_dir)
     subjects = subject_table(hips)
@@ -96,19 +96,45 @@ def _describe(subject: Subject, side: str) -> dict:
         "group": subject.group,
         "status": "excluded",
         "exclude": subject.exclude,
+        "reference": WITH_REFERENCE if side in subject.reference else None,
     }
 
 
-def _read_results(folder: Path, mesh: dict, with_reference: bool) -> dict:
-    """The measures of a hip that is done, with the flags of all its steps; ``mesh``: its mesh.json."""
-    parts, flags = [read_json(folder / "volume.json")], []
-    if with_reference:
-        parts.append(read_json(folder / "evaluation.json"))
-    for part in (*parts, mesh):
-        flags += part.get("flags", [])
-    measures = {key: value for part in parts for key, value in part.items()} | _read_cut(mesh)
-    below_head_mm = mesh.get("whole_below_head_mm")
-    return measures | {"below_head_mm": below_head_mm, "flags": list(dict.fromkeys(flags))}
+def _judge_hip(
+    results_dir: Path, subject: Subject, side: str, solving: bool, states: JobStates | None
+) -> tuple[dict, list[tuple[str, str]]]:
+    """A hip's status with its measures, and (step, reason) of every step that failed."""
+
+    def gap_of(*steps: Step):
+        return find_gap(results_dir, subject.subject, side, steps, states)
+
+    if gap := gap_of(*CHAIN):
+        return {"status": "failed"}, [gap]
+    folder, gaps = results_dir / "subjects" / subject.subject / side, [gap_of(PICTURE)]
+    row = {"status": "done"} | read_json(folder / "volume.json") | _read_scan(folder.parent)
+    row |= row.get("calibration") or {}
+    flags = row["flags"]
+    if side in subject.reference:
+        gaps.append(gap := gap_of(EVALUATION))
+        if not gap:
+            row |= (scores := read_json(folder / "evaluation.json"))
+            flags = flags + scores["flags"]
+    gaps.append(gap := gap_of(MESH))
+    if not gap:
+        mesh = read_json(folder / "mesh" / "mesh.json")
+        row |= {"below_head_mm": mesh.get("whole_below_head_mm")} | _read_cut(mesh)
+        flags = flags + mesh["flags"]
+        if solving and has_materials(mesh):
+            solution = read_solution(folder)
+            gaps.append(gap := gap_of(SOLUTION) or (None if solution else (SOLUTION.name, NOT_SOLVED)))
+            row |= {} if gap else solution
+    return row | {"flags": list(dict.fromkeys(flags))}, [gap for gap in gaps if gap]
+
+
+def _read_scan(subject_folder: Path) -> dict:
+    """What densities depend on besides the calibration: tube voltage and kernel."""
+    scan = read_json(subject_folder / "scan.json")
+    return {key: scan.get(key) for key in ("kvp", "kernel")}
 
 
 def _read_cut(mesh: dict) -> dict:
@@ -122,12 +148,6 @@ def _read_cut(mesh: dict) -> dict:
         found["integral_density_to_cut_mg_cm3"] = MM3_PER_CM3 * mineral_mg / volume_mm3
         found["bone_mineral_content_to_cut_mg"] = mineral_mg
     return found
-
-
-def _read_scanner(subject_folder: Path) -> dict:
-    """What densities hang on besides the calibration: tube voltage and kernel."""
-    scan = read_json(subject_folder / "scan.json")
-    return {key: scan.get(key) for key in ("kvp", "kernel")}
 
 
 def draw_figures(subjects_tsv, figures_dir) -> None:
