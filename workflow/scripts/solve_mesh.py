@@ -6,6 +6,5 @@ from hipqct.smk import step
 from hipqct.steps.solve import solve_mesh
 
 with step(snakemake):
-    p, folder = snakemake.params, Path(snakemake.input.facts).parent
-    options = (p.cases, p.model, p.criterion, snakemake.config["solve"]["minutes"], snakemake.threads)
-    solve_mesh(folder, snakemake.output.solution, *options)
+    p, place = snakemake.params, (Path(snakemake.input.facts).parent, snakemake.output.solution)
+    solve_mesh(*place, p.cases, p.model, p.criterion, snakemake.config["solve"]["minutes"], snakemake.threads)
