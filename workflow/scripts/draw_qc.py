@@ -4,4 +4,5 @@ from hipqct.smk import step
 from hipqct.steps.evaluation import draw_qc
 
 with step(snakemake):
-    draw_qc(*snakemake.input, *snakemake.output)
+    i = snakemake.input
+    draw_qc(i.resampled, i.mask, i.roi, i.volume, snakemake.output.picture)

@@ -4,4 +4,5 @@ from hipqct.smk import step
 from hipqct.steps.evaluation import evaluate_mask
 
 with step(snakemake):
-    evaluate_mask(*snakemake.input, *snakemake.output)
+    i = snakemake.input
+    evaluate_mask(i.mask, i.roi, i.reference, snakemake.output.evaluation)

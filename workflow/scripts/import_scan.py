@@ -4,4 +4,5 @@ from hipqct.smk import step
 from hipqct.steps.image import import_scan
 
 with step(snakemake):
-    import_scan(snakemake.input.scan, *snakemake.output, snakemake.params.series_uid)
+    o = snakemake.output
+    import_scan(snakemake.input.scan, o.ct, o.facts, snakemake.params.series_uid)

@@ -4,4 +4,5 @@ from hipqct.smk import step
 from hipqct.steps.phantom import make_phantom
 
 with step(snakemake):
-    make_phantom(snakemake.params.phantom, *snakemake.output)
+    o = snakemake.output
+    make_phantom(snakemake.params.phantom, o.ct, o.left, o.right, o.truth)

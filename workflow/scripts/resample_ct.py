@@ -4,5 +4,5 @@ from hipqct.smk import step
 from hipqct.steps.image import resample_ct
 
 with step(snakemake):
-    p = snakemake.params
-    resample_ct(snakemake.input.ct, *snakemake.output, p.slice_mm, p.method, p.phase, p.tail)
+    o, p = snakemake.output, snakemake.params
+    resample_ct(snakemake.input.ct, o.ct, o.facts, p.slice_mm, p.method, p.phase, p.tail)

@@ -4,4 +4,5 @@ from hipqct.smk import step
 from hipqct.steps.evaluation import threshold_bone
 
 with step(snakemake):
-    threshold_bone(*snakemake.input, *snakemake.output)
+    i, o = snakemake.input, snakemake.output
+    threshold_bone(i.probability, i.resampled, i.ct, o.mask, o.mask_native, o.bone)

@@ -4,4 +4,5 @@ from hipqct.smk import step
 from hipqct.steps.phantom import write_phantom_dicom
 
 with step(snakemake):
-    write_phantom_dicom(*snakemake.input, *snakemake.output)
+    i = snakemake.input
+    write_phantom_dicom(i.ct, i.truth, snakemake.output.dicom)
