@@ -25,7 +25,7 @@ demo: setup ## Run the whole workflow on five synthetic subjects, on the CPU
 	$(CPU_ONLY) snakemake --cores $(CORES)
 	@hipqct summary
 
-run: setup ## Run the workflow on the cohort in config/samples.tsv (CORES=8)
+run: setup ## Run the workflow on the cohort of config/config.yaml (CORES=8)
 	snakemake --cores $(CORES) --resources gpu=1
 
 test: setup ## Run the test suite
