@@ -9,7 +9,7 @@ from skimage.filters import threshold_otsu
 from hipqct.errors import AnatomyError
 from hipqct.image import Image
 from hipqct.resample import interpolate_map
-from hipqct.solid import air_outside, bounding_box
+from hipqct.solid import air_outside, bounding_box, largest_component
 
 # A trained network is sure of most of a femur: its best voxels are near 1. Below this no voxel is.
 MIN_PEAK_PROBABILITY = 0.5
@@ -35,8 +35,7 @@ HALO_VOXELS = 2
 WIDE_GAP = 0.05
 # How near bone is to the field of view's end to be cut by it; how far round the mask that end is looked for.
 EDGE_PIXELS, AROUND_PIXELS = 2, 10
-FACES = ndimage.generate_binary_structure(3, 1)
-SLICE_FACES = FACES[:, :, 1:2]
+SLICE_FACES = ndimage.generate_binary_structure(3, 1)[:, :, 1:2]
 
 
 @dataclass(frozen=True)
@@ -74,19 +73,19 @@ def segment_probability(probability: Image, lowest_slice: int = 0, highest_slice
     if peak < MIN_PEAK_PROBABILITY:
         raise _no_femur(f"its largest probability is {peak:.2f}, at least {MIN_PEAK_PROBABILITY} is needed")
     threshold = _middle_otsu(array) if array.min() < peak else peak / 2
-    labels, components = ndimage.label(array > threshold, FACES)
-    sizes_mm3 = np.bincount(labels.ravel(), minlength=2)[1:] * probability.voxel_volume_mm3
+    largest, sizes = largest_component(array > threshold)
+    sizes_mm3 = sizes * probability.voxel_volume_mm3
     if not MIN_COMPONENT_MM3 <= sizes_mm3.max() <= MAX_COMPONENT_MM3:
         raise _no_femur(
             f"the largest piece is {sizes_mm3.max():,.0f} mm3, {MIN_COMPONENT_MM3:,.0f} to "
             f"{MAX_COMPONENT_MM3:,.0f} mm3 are possible"
         )
-    mask = fill_holes(labels == np.argmax(sizes_mm3) + 1)
+    mask = fill_holes(largest)
     _check_reaches_down(mask, lowest_slice, probability.spacing_mm[2])
     low, high = DOUBTFUL_PROBABILITY
     doubtful_share = np.count_nonzero((array > low) & (array < high)) / np.count_nonzero(mask)
     flags = _flags(mask, highest_slice, doubtful_share, probability.voxel_volume_mm3, sizes_mm3)
-    return BoneMask(probability.with_array(mask), threshold, components, doubtful_share, flags)
+    return BoneMask(probability.with_array(mask), threshold, len(sizes), doubtful_share, flags)
 
 
 def _check_reaches_down(mask: np.ndarray, lowest_slice: int, slice_mm: float) -> None:
@@ -164,17 +163,14 @@ def mask_on_grid(probability: Image, bone: BoneMask, target: Image) -> Image:
     after it, the largest component is kept, so that the masks on all grids show one femur.
     """
     mask = bone.mask.array
-    near = ndimage.binary_dilation(mask, FACES, iterations=HALO_VOXELS)
+    near = ndimage.binary_dilation(mask, iterations=HALO_VOXELS)
     level = np.where(near, probability.array, 0).astype(np.float32)
     level = np.where(mask & (level <= bone.otsu_threshold), 1, level)
     level = np.where(~mask, np.minimum(level, bone.otsu_threshold), level)
     box, part = _part_of(target, bone.mask)
     inside = interpolate_map(probability.with_array(level), part) > bone.otsu_threshold
-    labels, components = ndimage.label(inside, FACES)
-    if components > 1:
-        inside = labels == np.argmax(np.bincount(labels.ravel())[1:]) + 1
     whole = np.zeros(target.shape, bool)
-    whole[box] = fill_holes(inside)
+    whole[box] = fill_holes(largest_component(inside)[0])
     return target.with_array(whole)
 
 

@@ -6,6 +6,7 @@ from scipy import ndimage
 from hipqct.errors import AnatomyError
 from hipqct.image import Image
 from hipqct.resample import AIR_HU
+from hipqct.solid import largest_component
 
 COARSE_MM = 3.0  # the hip is looked for on voxels about this large
 BODY_HU = -300.0  # between fat and air
@@ -125,10 +126,9 @@ def _find_bone(coarse: np.ndarray, step_mm: np.ndarray) -> tuple[np.ndarray, np.
     tissue = coarse > BODY_HU
     radius = max(1, round(TABLE_MM / step_mm[0]))
     disk = np.hypot(*np.mgrid[-radius : radius + 1, -radius : radius + 1]) <= radius
-    labels, pieces = ndimage.label(ndimage.binary_opening(tissue, disk[:, :, None]))
-    if pieces == 0:
+    body, _ = largest_component(ndimage.binary_opening(tissue, disk[:, :, None]))
+    if not body.any():
         raise AnatomyError("no body is seen in the scan: it holds air only")
-    body = labels == np.argmax(np.bincount(labels.ravel())[1:]) + 1
     body = ndimage.binary_fill_holes(ndimage.binary_dilation(body, disk[:, :, None]) & tissue)
     inside = body.copy()
     rows = np.flatnonzero(body.any((0, 2)))

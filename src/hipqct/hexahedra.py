@@ -6,7 +6,8 @@ from scipy import ndimage
 from hipqct.errors import MeshError
 from hipqct.image import Image
 from hipqct.mesh import DISTAL_SLAB_MM, HEX_CORNERS, HexMesh
-from hipqct.solid import bounding_box, solid_mask
+from hipqct.resample import overlap_lengths
+from hipqct.solid import bounding_box, largest_component, solid_mask
 from hipqct.surface import LevelSet, smooth_level_set
 
 # Keyak's edge length, and the half of a cube that makes it bone. The fraction moves stiffness: 0.3 gives
@@ -159,9 +160,8 @@ def _interpolate(array, place, axis):
 
 def _overlap(first, count, step, voxels):
     """Length (in voxels) that each cube shares with each voxel along one axis, shape ``(count, voxels)``."""
-    cube = first + np.arange(count)[:, None] * step
-    voxel = np.arange(voxels)[None, :] - 0.5
-    return np.clip(np.minimum(cube + step, voxel + 1) - np.maximum(cube, voxel), 0, None)
+    cubes = first + np.arange(count) * step
+    return overlap_lengths(cubes, cubes + step, np.arange(voxels + 1) - 0.5)
 
 
 def _integrate(array, overlaps):
@@ -173,16 +173,13 @@ def _integrate(array, overlaps):
 
 def _largest_set(kept, mask, cube_mm):
     """The largest face-connected set of cubes, and how many cubes lie outside it."""
-    labels, count = ndimage.label(kept)
-    if count == 0:
+    largest, sizes = largest_component(kept)
+    if not len(sizes):
         raise MeshError(
             f"the mask of {mask.array.astype(bool).sum()} voxels is nowhere thick enough for a cube of "
             f"{cube_mm:g} mm: mend the mask or choose smaller cubes"
         )
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    largest = labels == sizes.argmax()
-    return largest, int(sizes.sum() - largest.sum())
+    return largest, int(sizes.sum() - sizes.max())
 
 
 def _nodes_and_cells(corner_index, shape):

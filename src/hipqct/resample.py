@@ -156,11 +156,18 @@ def stack_weights(slices: int, spacing_mm: float, centers_mm: np.ndarray, slice_
 def area_weights(size: int, spacing_mm: float, centers_mm: np.ndarray, width_mm: float) -> np.ndarray:
     """Means of piecewise-constant voxels over boxes, weights (new, old); only what voxels cover counts."""
     edges_mm = (np.arange(size + 1) - 0.5) * spacing_mm
-    low_mm, high_mm = centers_mm - width_mm / 2, centers_mm + width_mm / 2
-    overlap = np.minimum(high_mm[:, None], edges_mm[1:]) - np.maximum(low_mm[:, None], edges_mm[:-1])
-    overlap = np.maximum(overlap, 0)
+    overlap = overlap_lengths(centers_mm - width_mm / 2, centers_mm + width_mm / 2, edges_mm)
     total = overlap.sum(axis=1, keepdims=True)
     return np.divide(overlap, total, out=np.zeros_like(overlap), where=total > 0)
+
+
+def overlap_lengths(low: np.ndarray, high: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Length that each interval ``low`` to ``high`` shares with each cell between two neighbouring edges.
+
+    Shape ``(intervals, edges - 1)``, all in one unit.
+    """
+    overlap = np.minimum(high[:, None], edges[1:]) - np.maximum(low[:, None], edges[:-1])
+    return np.maximum(overlap, 0)
 
 
 def _weigh_slices(array: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -241,9 +248,8 @@ def resample_mask_slices(mask: Image, target: Image) -> Image:
 def _axis_weights(size: int, centers: np.ndarray, scale: float) -> sparse.csr_matrix:
     """Weights (target, source) along one axis, in source voxels; a target voxel outside gets none."""
     if scale >= 1:
-        overlap = np.minimum(centers[:, None] + scale / 2, np.arange(size) + 0.5)
-        overlap -= np.maximum(centers[:, None] - scale / 2, np.arange(size) - 0.5)
-        return sparse.csr_matrix(np.maximum(overlap, 0).astype(np.float32) / np.float32(scale))
+        overlap = overlap_lengths(centers - scale / 2, centers + scale / 2, np.arange(size + 1) - 0.5)
+        return sparse.csr_matrix(overlap.astype(np.float32) / np.float32(scale))
     reach = np.abs(centers[:, None] - np.arange(size))
     weights = np.maximum(1 - reach, 0)
     at_end = ((centers > size - 1) & (centers < size - 0.5)) | ((centers < 0) & (centers > -0.5))
