@@ -2,6 +2,7 @@
 
 import numpy as np
 from scipy import ndimage
+from scipy.optimize import brentq
 
 from hipqct.errors import MeshError
 from hipqct.image import Image
@@ -20,8 +21,10 @@ HEIGHT_TOLERANCE_MM = 1e-6  # multiples of a cube like 1.2 mm are rounded
 CUBES_ROUND_AN_INNER_NODE = 8
 # What a cube's bone fraction is counted in: the mask's voxels, or its smooth level set, as tetrahedra are.
 SHAPES = ("mask", "surface")
-# Points of the level set to a cube's edge are this near or nearer; the level is found by halving.
-SAMPLE_MM, SAMPLES_MIN, HALVINGS, LEVEL_REACH_MM = 0.5, 3, 40, 5.0
+# The level set is sampled in every cube at points about this far apart, at least so many along an edge.
+SAMPLE_MM, SAMPLES_MIN = 0.5, 3
+# The level that holds the mask's volume is looked for this far to both sides of the surface, this exactly.
+LEVEL_REACH_MM, LEVEL_TOLERANCE_MM = 5.0, 1e-11
 
 
 def build_hexahedra(
@@ -140,14 +143,21 @@ def _surface_fraction(level_set, first, counts, cube_mm):
         index = first[axis] + (np.arange(count * parts) + 0.5) * sample_mm / spacing_mm[axis]
         place = (index - level_set.start[axis]) / level_set.step[axis]
         height_mm = _interpolate(height_mm, place, axis)
-    samples = level_set.volume_mm3 / sample_mm**3
-    low_mm, high_mm = -LEVEL_REACH_MM, LEVEL_REACH_MM
-    for _ in range(HALVINGS):
-        level_mm = (low_mm + high_mm) / 2
-        share = np.clip(0.5 + (height_mm - level_mm) / sample_mm, 0, 1)
-        low_mm, high_mm = (level_mm, high_mm) if share.sum() > samples else (low_mm, level_mm)
+
+    def share(level_mm):
+        return np.clip(0.5 + (height_mm - level_mm) / sample_mm, 0, 1)
+
+    def excess_mm3(level_mm):
+        return share(level_mm).sum() * sample_mm**3 - level_set.volume_mm3
+
+    if excess_mm3(-LEVEL_REACH_MM) < 0 or excess_mm3(LEVEL_REACH_MM) > 0:
+        raise MeshError(
+            f"no smooth surface within {LEVEL_REACH_MM:g} mm of the mask's holds the mask's "
+            f"{level_set.volume_mm3:.0f} mm3: the mask is too thin, mend it or set hex_shape to mask"
+        )
+    level_mm = brentq(excess_mm3, -LEVEL_REACH_MM, LEVEL_REACH_MM, xtol=LEVEL_TOLERANCE_MM)
     nx, ny, nz = counts
-    return share.reshape(nx, parts, ny, parts, nz, parts).mean(axis=(1, 3, 5))
+    return share(level_mm).reshape(nx, parts, ny, parts, nz, parts).mean(axis=(1, 3, 5))
 
 
 def _interpolate(array, place, axis):
