@@ -4,8 +4,8 @@ import numpy as np
 from scipy import ndimage
 
 from hipqct.errors import AnatomyError
+from hipqct.hounsfield import AIR_HU
 from hipqct.image import Image
-from hipqct.resample import AIR_HU
 from hipqct.solid import largest_component
 
 COARSE_MM = 3.0  # the hip is looked for on voxels about this large

@@ -106,3 +106,9 @@ def reorient_to_lps(image: Image) -> Image:
         tuple(image.to_world(corner)),
         image.direction[:, axes] * np.where(flipped, -1.0, 1.0),
     )
+
+
+def share_outside(mask: Image, box: Image) -> float:
+    """The share of the mask's voxels whose centres lie outside the box of another image's voxels."""
+    index = box.to_index(mask.to_world(np.argwhere(mask.array > 0)))
+    return float(1 - ((index >= -0.5) & (index <= np.array(box.shape) - 0.5)).all(axis=1).mean())

@@ -10,9 +10,9 @@ import numpy as np
 from scipy import ndimage, sparse
 
 from hipqct.errors import ScanError
+from hipqct.hounsfield import AIR_HU
 from hipqct.image import Image
 
-AIR_HU = -1024
 SLICE_RANGE_MM = (0.5, 5.0)
 # Scanners write 2-mm spacing as 1.99 or 2.01; the new slices are then 2.985 or 3.015 mm apart.
 GROUP_SPACING_MM, GROUP_TOLERANCE_MM = 2.0, 0.01
@@ -182,12 +182,8 @@ def _weigh_slices(array: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return result
 
 
-def resample_to(image: Image, target: Image, order: int = 1, fill: float = AIR_HU) -> Image:
-    """Interpolate an image on another's grid by world position; ``fill`` outside the image. float32.
-
-    Args:
-        order: 0 nearest, 1 linear, 3 cubic spline.
-    """
+def resample_to(image: Image, target: Image, fill: float = AIR_HU) -> Image:
+    """Interpolate an image linearly on another's grid by world position; ``fill`` outside it. float32."""
     # Rounded: an index of -1e-15, from the inverse of an oblique affine, would count as outside the image.
     to_source = np.round(np.linalg.inv(image.affine) @ target.affine, 9)
     array = ndimage.affine_transform(
@@ -195,7 +191,7 @@ def resample_to(image: Image, target: Image, order: int = 1, fill: float = AIR_H
         to_source[:3, :3],
         to_source[:3, 3],
         output_shape=target.shape,
-        order=order,
+        order=1,
         mode="constant",
         cval=fill,
     )

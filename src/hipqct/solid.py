@@ -4,9 +4,8 @@ import numpy as np
 from scipy import ndimage
 
 from hipqct.errors import MeshError
+from hipqct.hounsfield import OUTSIDE_HU
 from hipqct.image import Image
-
-OUTSIDE_HU = -500.0  # between air, or what a scan writes beyond its field of view, and any tissue with noise
 
 
 def solid_mask(mask: np.ndarray) -> tuple[np.ndarray, dict]:
@@ -37,7 +36,7 @@ def solid_mask(mask: np.ndarray) -> tuple[np.ndarray, dict]:
 
 
 def largest_component(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The largest face-connected part of a boolean mask, and every part's number of voxels (none if empty)."""
+    """The largest face-connected part of a boolean mask, and every part's number of voxels (none: empty)."""
     labels, count = ndimage.label(mask)
     sizes = np.bincount(labels.ravel(), minlength=1)[1:]
     return (labels == sizes.argmax() + 1) if count else mask, sizes

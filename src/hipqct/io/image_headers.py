@@ -7,6 +7,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from hipqct.errors import ScanError
+from hipqct.io.dicom_geometry import COSINE_TOLERANCE
 from hipqct.io.nifti_header import NIFTI_SUFFIXES, check_forms, check_scaling, is_nifti
 
 IMAGE_SUFFIXES = (*NIFTI_SUFFIXES, ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -19,7 +20,6 @@ META_GEOMETRY = (
 )
 META_HEADER_BYTES = 16384
 ANATOMICAL_SPACES = ("left-posterior-superior", "right-anterior-superior", "left-anterior-superior")
-COSINE_TOLERANCE = 1e-3  # moves the far edge of a 500-mm field of view by half a pixel
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from hipqct.errors import ScanError
+from hipqct.hounsfield import check_hounsfield, check_tissues, to_int16
 from hipqct.image import Image, lps_axes, reorient_to_lps
 from hipqct.io.dicom import inspect_dicom, read_dicom
 from hipqct.io.dicom_geometry import MIN_COVERAGE_MM, MIN_SLICES, too_few
-from hipqct.io.hounsfield import check_hounsfield, check_tissues, to_int16
 from hipqct.io.image_headers import IMAGE_SUFFIXES, ImageHeader, read_image_header
 from hipqct.io.images import read_image
 from hipqct.io.nifti_header import check_length, is_nifti
