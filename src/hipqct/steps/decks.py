@@ -11,12 +11,10 @@ from hipqct.io.fe_formats import WRITERS
 from hipqct.io.files import replace_when_done
 from hipqct.io.meshes import write_inp, write_vtu
 from hipqct.loads import LoadCase, hinge_axis, push_direction
-from hipqct.material import MaterialBins
+from hipqct.material import SOLVED_MODULUS, MaterialBins
 from hipqct.mesh import HexMesh, TetMesh
 
 LOAD_CASES = "load_cases"
-# The binned modulus, which the decks hold, beside the element's own ``youngs_modulus_mpa``.
-SOLVED_MODULUS = "material_modulus_mpa"
 
 
 def write_model(
