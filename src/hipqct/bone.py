@@ -23,18 +23,20 @@ PLAUSIBLE_MM3 = (30_000.0, 500_000.0)
 # A femur leaves a scan of the hip at its lowest slice, unless it is whole. What ends higher is a piece of
 # pelvis, or a femur whose shaft was lost: above the joint, masks ended 18-21 mm higher.
 MAX_GAP_BELOW_MM, WHOLE_FEMUR_MM = 9.0, 300.0
-# The mask's volume hangs on the threshold where the network is in doubt. On 14 hips (6 phantoms, 8 of real or
-# real-shaped anatomy, one early network) this share was 0.09-0.14 where Dice was above 0.93, else above 0.3.
+# Where the network is in doubt, the mask's volume depends on the threshold. On 14 hips (6 phantoms, 8 of real
+# or real-shaped anatomy, one early network) this share was 0.09-0.14 for a Dice above 0.93, else above 0.3.
 DOUBTFUL_PROBABILITY = (0.25, 0.75)
 MAX_DOUBTFUL_SHARE = 0.2
 # A second component this large is no speck: the other femur, a piece of pelvis, or a femur cut in two.
 SECOND_COMPONENT_MM3 = 1_000.0
-# Threshold on a map that is 1 within the mask's filled parts and cut off outside its component.
+# Voxels kept round the mask before interpolation.
 HALO_VOXELS = 2
-# Probabilities between the two classes that no voxel has.
+# Gap of probability above which no voxel lies between the classes.
 WIDE_GAP = 0.05
-# How near bone is to the field of view's end to be cut by it; how far round the mask that end is looked for.
-EDGE_PIXELS, AROUND_PIXELS = 2, 10
+# Bone this near to the end of the field of view may be cut by it.
+EDGE_PIXELS = 2
+# That end is looked for this far round the mask.
+AROUND_PIXELS = 10
 SLICE_FACES = ndimage.generate_binary_structure(3, 1)[:, :, 1:2]
 
 

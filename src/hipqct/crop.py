@@ -240,6 +240,7 @@ def crop_roi(ct: Image, center_mm, pixels: int = 192, pixel_mm: float | None = 0
     """Cut a square crop in plane round a position, on every slice; air (-1024 HU) outside the scan.
 
     Args:
+        ct: HU, slices along the third axis.
         center_mm: world position; its place along the slices does not matter.
         pixels: side of the square; the box is half-open.
         pixel_mm: pixel size to interpolate to (linear), or None for the scan's own pixels, untouched.

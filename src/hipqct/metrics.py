@@ -156,9 +156,8 @@ def bootstrap_interval(
         return statistic(*(sample[held] for sample in samples))
 
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", stats.DegenerateDataWarning
-        )  # all cases alike: the interval is a point
+        # Where all cases are alike the interval is a point.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         found = stats.bootstrap(
             (np.arange(len(members)),),
             of_groups,

@@ -19,8 +19,8 @@ GROUP_SPACING_MM, GROUP_TOLERANCE_MM = 2.0, 0.01
 GROUP_SLICES, GROUP_SAMPLES, GROUP_SLICE_MM = 3, 6, 3.0
 # A slab at the stack's upper end becomes a slice when at least this share of it lies in the scan.
 END_SHARE = 0.5
-# How far, in voxels, a mask is moved so that halves at its two faces are decided in opposite ways: taken for
-# inside at both, they made masks on 1.5-mm slices 3 to 5 % larger.
+# Shift in voxels that breaks ties: of voxels covered by exactly half, those at one face count and those at
+# the other do not, so volumes stay unbiased.
 TIE_BREAK = 1e-4
 CHUNK_COLUMNS = 16  # columns of pixels at a time: bounds the memory of float copies
 ALIGNED = 1e-6  # largest difference of direction cosines between two grids with parallel axes

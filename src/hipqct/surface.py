@@ -114,14 +114,14 @@ def smooth_level_set(mask: Image) -> LevelSet:
     return LevelSet(mask.with_array(solid), fine, start, step)
 
 
-def _first_level(level_set):
-    """Level above which the count of fine nodes makes up the volume; a start for Newton's steps."""
+def _first_level(level_set: LevelSet) -> float:
+    """Level (mm) above which the count of fine nodes makes up the volume; a start for Newton's steps."""
     values, spacing_mm = level_set.values, level_set.step * level_set.mask.spacing_mm
     count = int(np.clip(level_set.volume_mm3 / np.prod(spacing_mm), 1, values.size - 1))
     return float(np.partition(values.ravel(), values.size - count)[values.size - count])
 
 
-def _cut(level_set, level_mm):
+def _cut(level_set: LevelSet, level_mm: float) -> Surface:
     """Marching cubes at one level: the largest part, outward, in world mm, capped on the faces."""
     mask, height = level_set.mask, level_set.values - level_mm
     height[np.abs(height) < LEVEL_GAP_MM] = LEVEL_GAP_MM

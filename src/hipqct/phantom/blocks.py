@@ -34,7 +34,7 @@ class Bone:
     density: Callable
 
 
-def _touched_blocks(ct: Image, bone: Bone, sizes) -> np.ndarray:
+def _touched_blocks(ct: Image, bone: Bone, sizes: list[int]) -> np.ndarray:
     """First indices ``(n, 3)`` of the blocks (``sizes`` voxels) that the bone may touch."""
     starts = [np.arange(0, n, size) for n, size in zip(ct.shape, sizes, strict=True)]
     centers = [s + (size - 1) / 2 for s, size in zip(starts, sizes, strict=True)]
@@ -46,7 +46,7 @@ def _touched_blocks(ct: Image, bone: Bone, sizes) -> np.ndarray:
     return first[:, near].T
 
 
-def _block_points(ct: Image, first: np.ndarray, sizes, steps) -> np.ndarray:
+def _block_points(ct: Image, first: np.ndarray, sizes: list[int], steps: tuple[int, int, int]) -> np.ndarray:
     """World points ``(3, blocks, x, y, z)`` of sub-cells: voxels split into ``steps`` per axis."""
     offsets = [(np.arange(size * step) + 0.5) / step - 0.5 for size, step in zip(sizes, steps, strict=True)]
     grids = [ct.origin_mm[a] + ct.spacing_mm[a] * (first[:, a, None] + offsets[a][None]) for a in range(3)]
