@@ -33,7 +33,7 @@ TROCHANTER_BULGE_MM = (8.0, 85.0)
 NECK_HEIGHT_MM = 90.0
 LONG_SCAN_MM = 260.0
 HIP_BELOW_PUBIS_MM, HIP_ABOVE_PUBIS_MM = 70.0, 90.0
-# Which hip a view of one shows is told from three signs, each counted only when it is clear.
+# Which hip a view of one shows follows from three signs, each counted only when it is clear.
 SHAFT_TO_PELVIS_MM = 30.0
 OFF_CENTRE_MM = 40.0
 CUT_SHARE, SKIN_SHARE = 0.4, 0.15
@@ -42,7 +42,7 @@ CUT_SHARE, SKIN_SHARE = 0.4, 0.15
 def locate_hip(ct: Image, side: str) -> np.ndarray:
     """Find the middle of a proximal femur from the image itself.
 
-    The patient's left is where x grows; left and right are told from the body's midline, or, where only one
+    The patient's left is where x grows; left and right follow from the body's midline, or, where only one
     hip is in view, from the shaft, which lies to the outside of head and pelvis. The middle is placed inwards
     of the outermost point of the greater trochanter, so that a crop of 150 mm holds the whole femur.
 

@@ -1,4 +1,4 @@
-"""A mask and its meshes in numbers, and their gates: a clean mesh of a wrong mask is the trap."""
+"""Plausibility checks of a mask and its meshes: a valid mesh can come from a wrong mask."""
 
 import numpy as np
 
@@ -62,13 +62,11 @@ LIMITS = {
     "hex_modulus_max_mpa": (None, 25_000),
     "tet_modulus_max_mpa": (None, 25_000),
 }
-
-
 DISTAL_NEXT_MM = 15.0  # what the held slab's sections are compared with
 
 
 def mask_facts(mask: Image, slab_mm: float = DISTAL_SLAB_MM) -> dict:
-    """Volume of the solid mask, what had to be mended in it, and which ends of the image it touches.
+    """Volume of the solid mask, what had to be corrected in it, and which ends of the image it touches.
 
     Args:
         slab_mm: depth of the slab that load cases hold.
@@ -92,11 +90,9 @@ def _distal_slab_share(upwards: np.ndarray, slice_mm: float, slab_mm: float) -> 
     sections = upwards.sum(axis=(0, 1))
     sections = sections[sections > 0]
     slab, above = (max(1, round(mm / slice_mm)) for mm in (slab_mm, DISTAL_NEXT_MM))
-    return (
-        float(sections[:slab].mean() / np.median(sections[slab : slab + above]))
-        if len(sections) > slab
-        else 1.0
-    )
+    if len(sections) <= slab:
+        return 1.0
+    return float(sections[:slab].mean() / np.median(sections[slab : slab + above]))
 
 
 def surface_facts(surface: Surface, mask_volume_mm3: float) -> dict:
@@ -168,7 +164,7 @@ def check_gates(facts: dict, limits: dict) -> dict:
     """Every check with its value and limits; one that does not pass becomes a flag of the same name.
 
     A shaft cut by the lowest slice is how hip scans are and no gate; a head cut by the highest is one.
-    What cannot be looked at is left out: ``no_anatomical_frame`` or ``uncalibrated`` then tells why.
+    What cannot be looked at is left out: ``no_anatomical_frame`` or ``uncalibrated`` then says why.
 
     Args:
         facts: of mesh.json; before there are meshes, those of mask and anatomy alone.

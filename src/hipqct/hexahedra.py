@@ -166,7 +166,7 @@ def _surface_fraction(
     if excess_mm3(-LEVEL_REACH_MM) < 0 or excess_mm3(LEVEL_REACH_MM) > 0:
         raise MeshError(
             f"no smooth surface within {LEVEL_REACH_MM:g} mm of the mask's holds the mask's "
-            f"{level_set.volume_mm3:.0f} mm3: the mask is too thin, mend it or set hex_shape to mask"
+            f"{level_set.volume_mm3:.0f} mm3: the mask is too thin, correct it or set hex_shape to mask"
         )
     level_mm = brentq(excess_mm3, -LEVEL_REACH_MM, LEVEL_REACH_MM, xtol=LEVEL_TOLERANCE_MM)
     nx, ny, nz = counts

@@ -15,7 +15,7 @@ DENSE_SHARE_MAX = 0.15  # a tight field of view round one hip stays below 0.05
 BODY_SHARE_MIN = 0.01  # of all voxels
 METAL_MM3 = 100.0
 
-# What CT numbers of a hip look like; a scan outside is told of, not refused.
+# What CT numbers of a hip look like; a scan outside gets a warning and is not refused.
 SOFT_HU = (-500, 500)
 FAT_OR_MUSCLE_HU = ((-140, -60), (-10, 100))  # the commonest soft tissue is one of them
 FAT_HU, FAT_PEAK_HU = (-250, -30), (-135, -65)  # where fat is looked for, and where its peak lies

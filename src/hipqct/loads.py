@@ -24,12 +24,13 @@ class LoadCase:
 
     Args:
         name: ``stance`` or ``fall``, or what the user calls it.
-        head_cap_deg: the cap is embedded up to a plane square to the push that cuts the head's sphere at
-            this angle about it: a volume, whose stiffness does not hang on how a mesh draws the surface.
-        contact_depth_mm: the trochanter rests on a frictionless plate square to the push, embedded so deep;
-            0: no plate.
+        head_cap_deg: the cap is embedded up to a plane perpendicular to the push that cuts the head's
+            sphere at this angle about it: a volume, whose stiffness does not depend on how a mesh draws the
+            surface.
+        contact_depth_mm: the trochanter rests on a frictionless plate perpendicular to the push, embedded so
+            deep; 0: no plate.
         distal: ``clamped``: the slab's nodes are held; ``hinged``: the slab is rigid and may turn about the
-            axis through its centroid that is square to shaft and push.
+            axis through its centroid that is perpendicular to shaft and push.
         displacement_mm: the cap's; the models are linear, so it only scales.
         source: where angles and fixation come from.
     """
@@ -62,7 +63,7 @@ def push_direction(case: LoadCase, frame: FemurFrame) -> np.ndarray:
 
 
 def hinge_axis(case: LoadCase, frame: FemurFrame) -> np.ndarray:
-    """Unit vector square to shaft and push."""
+    """Unit vector perpendicular to shaft and push."""
     axis = np.cross(frame.shaft_axis, push_direction(case, frame))
     if np.linalg.norm(axis) < 1e-6:
         raise MeshError(f"load case {case.name} pushes along the shaft, so a hinge has no axis: clamp it")

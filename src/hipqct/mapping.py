@@ -59,7 +59,7 @@ def mean_over_tetrahedra(
     """Means over each element of functions of the image's values.
 
     A function is taken of the voxels, and its values are trilinear between them, as in Bonemat's version 3:
-    for a law that is not straight this is not the law of the interpolated value.
+    for a non-linear law this differs from the law of the interpolated value.
 
     Args:
         parts: see `integration_points`.

@@ -26,7 +26,7 @@ VOLUME_STEPS = 12
 LEVEL_GAP_MM = 1e-3
 # Outside the scan; far below any level, so that the surface is capped at the scan's last face.
 OUTSIDE_MM = -1e3
-# More of the mask than this breaking off under smoothing is a mask to mend, not a surface to use.
+# More of the mask than this breaking off under smoothing is a mask to correct, not a surface to use.
 LOST_VOLUME_FRACTION = 0.01
 
 

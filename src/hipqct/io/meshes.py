@@ -18,7 +18,7 @@ STL_HEADER_BYTES = 80
 # Abaqus allows 256 characters in a line and 16 entries in a line of a set.
 COMMENT_WIDTH = 100
 SET_ENTRIES_PER_LINE = 16
-# Units and frame for readers of VTU and VTP: the names say it, the values are 1.
+# Units and frame for readers of VTU and VTP are in the names of these arrays; the values are 1.
 FIELD_NAMES = ("units_mm_N_MPa", "frame_LPS")
 FIELD_DATA = "<FieldData>\n{}\n</FieldData>\n".format(
     "\n".join(
@@ -82,7 +82,7 @@ def _base64(array: np.ndarray, kind: str) -> str:
 def write_vtu(mesh: HexMesh | TetMesh, path, cell_data: dict[str, np.ndarray], point_data=None):
     """Write the elements as binary VTU with cell and point arrays, and each node set as a 0/1 point array.
 
-    Units and frame stand in the names of two field arrays (`FIELD_DATA`); meshio knows no text arrays.
+    Units and frame are the names of two field arrays (`FIELD_DATA`); meshio knows no text arrays.
     """
     point_data = dict(point_data or {})
     for name, nodes in mesh.node_sets.items():

@@ -81,7 +81,7 @@ class FemurShape:
 
     @cached_property
     def lateral(self) -> np.ndarray:
-        """Unit vector away from the head, square to the shaft."""
+        """Unit vector away from the head, perpendicular to the shaft."""
         anteversion = np.radians(self.anteversion_deg)
         return np.array([np.cos(anteversion), np.sin(anteversion), 0.0])
 

@@ -171,7 +171,7 @@ def _linear(slope: float, variable: str, intercept: float) -> str:
 
 
 def _formula(law: dict) -> str:
-    """A law's constants as it stands in mesh.json, and the range of its specimens."""
+    """A law's constants as they are listed in mesh.json, and the range of its specimens."""
     if "pieces" in law:
         variable, pieces = f"rho_{law['takes']}", []
         for piece in law["pieces"]:
