@@ -13,7 +13,7 @@ from hipqct.image import Image
 from hipqct.io.calculix import read_results, run_solver
 from hipqct.io.images import write_image
 from hipqct.io.meshes import read_vtu
-from hipqct.mesh import HexMesh
+from hipqct.mesh import Mesh
 from hipqct.steps.mesh import export_mesh
 from hipqct.steps.solve import read_solution, solve_mesh
 from hipqct.strains import check_balance, check_moments, check_nodes, element_strains, energy_density_mpa
@@ -118,7 +118,7 @@ def test_reactions_that_do_not_cancel_are_refused():
 def test_moments_that_do_not_cancel_are_refused():
     """Two opposite forces a millimetre apart: in balance as forces, not as moments."""
     points_mm = np.array([[0.0, 0, 0], [1, 0, 100]])
-    mesh = HexMesh(points_mm, np.zeros((0, 8), int), node_sets={"DISTAL_SLAB": np.array([0])})
+    mesh = Mesh(points_mm, np.zeros((0, 8), int), node_sets={"DISTAL_SLAB": np.array([0])})
     printed = {
         "HEAD": {"nodes": np.array([2]), "force_n": np.array([[0, 0, -100.0]])},
         "DISTAL_SLAB": {"nodes": np.array([1]), "force_n": np.array([[0, 0, 100.0]])},

@@ -8,9 +8,8 @@ from hipqct.loads import overlapping_nodes
 from hipqct.material import MaterialBins, material_name
 from hipqct.mesh import (
     DISTAL_SLAB_MM,
-    HexMesh,
+    Mesh,
     Surface,
-    TetMesh,
     boundary_faces,
     corner_jacobians_mm3,
     dihedral_angles_deg,
@@ -109,7 +108,7 @@ def surface_facts(surface: Surface, mask_volume_mm3: float) -> dict:
     }
 
 
-def tet_facts(mesh: TetMesh, mask_volume_mm3: float, bins: MaterialBins | None) -> dict:
+def tet_facts(mesh: Mesh, mask_volume_mm3: float, bins: MaterialBins | None) -> dict:
     """Size, volume error, worst angle, boundary and sets (members of each) of a tetrahedral mesh."""
     volumes_mm3 = tet_volumes_mm3(mesh.points_mm, mesh.cells)
     boundary = Surface(mesh.points_mm, boundary_faces(mesh.cells[:, :4]))
@@ -133,7 +132,7 @@ def _element_sets(elements: int, bins: MaterialBins | None) -> dict[str, int]:
     return {"ALL": elements} | {material_name(i): int(count) for i, count in enumerate(counts)}
 
 
-def hex_facts(mesh: HexMesh, mask_volume_mm3: float, bins: MaterialBins | None) -> dict:
+def hex_facts(mesh: Mesh, mask_volume_mm3: float, bins: MaterialBins | None) -> dict:
     """Size, volume error, worst Jacobian and sets (members of each) of a hexahedral mesh."""
     volume_mm3 = len(mesh.cells) * mesh.facts["cube_mm"] ** 3
     return {

@@ -6,7 +6,7 @@ from scipy.optimize import brentq
 
 from hipqct.errors import MeshError
 from hipqct.image import Image
-from hipqct.mesh import DISTAL_SLAB_MM, HEX_CORNERS, HexMesh
+from hipqct.mesh import DISTAL_SLAB_MM, HEX_CORNERS, Mesh
 from hipqct.resample import overlap_lengths
 from hipqct.solid import bounding_box, largest_component, solid_mask
 from hipqct.surface import LevelSet, smooth_level_set
@@ -39,7 +39,7 @@ def build_hexahedra(
     shape: str = "mask",
     level_set: LevelSet | None = None,
     slab_mm: float = DISTAL_SLAB_MM,
-) -> HexMesh:
+) -> Mesh:
     """Cubes of ``cube_mm`` along the image's axes, where at least ``bone_fraction_min`` of them is mask.
 
     Shares and means are exact integrals over the overlap of cubes and voxels, so any spacing fits any
@@ -101,7 +101,7 @@ def build_hexahedra(
     height_mm = up * cube_mm * points_index[:, 2]
     node_sets = _node_sets(height_mm, cells, slab_mm)
     facts["set_depths_mm"] = {"DISTAL_SLAB": float(np.ptp(height_mm[node_sets["DISTAL_SLAB"]]))}
-    return HexMesh(points_mm, cells, cell_data, node_sets, facts)
+    return Mesh(points_mm, cells, cell_data, node_sets, facts)
 
 
 def _check_arguments(

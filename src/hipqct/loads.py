@@ -6,7 +6,7 @@ import numpy as np
 
 from hipqct.anatomy import FemurFrame
 from hipqct.errors import MeshError
-from hipqct.mesh import HexMesh, Surface, TetMesh
+from hipqct.mesh import Mesh, Surface
 
 DISTAL_SLAB, HEAD, TROCHANTER = "DISTAL_SLAB", "HEAD_", "TROCHANTER_"
 FIXATIONS = ("clamped", "hinged")
@@ -70,9 +70,7 @@ def hinge_axis(case: LoadCase, frame: FemurFrame) -> np.ndarray:
     return axis / np.linalg.norm(axis)
 
 
-def add_load_sets(
-    mesh: HexMesh | TetMesh, frame: FemurFrame, cases: list[LoadCase], surface: Surface
-) -> None:
+def add_load_sets(mesh: Mesh, frame: FemurFrame, cases: list[LoadCase], surface: Surface) -> None:
     """Add the cap's and the plate's node sets of every case to a mesh, apart from the held slab.
 
     Cap and plate are placed by the frame and the bone's smooth surface, not by the mesh's own outermost
@@ -134,7 +132,7 @@ def _plate_height_mm(push: np.ndarray, frame: FemurFrame, points_mm: np.ndarray)
     return float((points_mm @ push)[_is_lateral(points_mm, frame)].max(initial=-np.inf))
 
 
-def overlapping_nodes(mesh: HexMesh | TetMesh) -> int:
+def overlapping_nodes(mesh: Mesh) -> int:
     """Nodes in two sets that must be apart: the distal slab, and a case's head and trochanter."""
     count = 0
     for name, head in mesh.node_sets.items():

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from hipqct.image import Image
-from hipqct.mesh import TetMesh
+from hipqct.mesh import Mesh
 from hipqct.solid import bounding_box
 
 POINTS_AT_ONCE = 2_000_000
@@ -54,7 +54,7 @@ def extend_beyond(image: Image, mask: Image) -> Image:
 
 
 def mean_over_tetrahedra(
-    mesh: TetMesh, image: Image, parts: int, of_voxels: dict[str, Callable]
+    mesh: Mesh, image: Image, parts: int, of_voxels: dict[str, Callable]
 ) -> dict[str, np.ndarray]:
     """Means over each element of functions of the image's values.
 

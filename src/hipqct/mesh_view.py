@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from hipqct.anatomy import FemurFrame
-from hipqct.mesh import HexMesh, unshared_faces
+from hipqct.mesh import Mesh, unshared_faces
 
 # Faces of a C3D8 by its corners, seen from outside counter-clockwise.
 HEX_FACES = np.array([(0, 3, 2, 1), (4, 5, 6, 7), (0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7)])
@@ -24,7 +24,7 @@ ARROW_MM = 25
 PNG_SETTINGS = {"dpi": 110, "metadata": {"Software": "hipqct"}}
 
 
-def draw_model(mesh: HexMesh, frame: FemurFrame | None, cases: dict, title: str) -> Figure:
+def draw_model(mesh: Mesh, frame: FemurFrame | None, cases: dict, title: str) -> Figure:
     """Draw the voxel model from the front and the back, cut open, and each load case's sets and push.
 
     Args:
@@ -63,7 +63,7 @@ def _view(frame: FemurFrame | None) -> np.ndarray:
     return np.stack([across, frame.posterior, frame.shaft_axis])
 
 
-def _values(mesh: HexMesh) -> tuple[np.ndarray, Normalize, str]:
+def _values(mesh: Mesh) -> tuple[np.ndarray, Normalize, str]:
     """What colours the cells: values ``(m,)``, their scale and its label."""
     if "youngs_modulus_mpa" in mesh.cell_data:
         values = mesh.cell_data["youngs_modulus_mpa"]
@@ -72,7 +72,7 @@ def _values(mesh: HexMesh) -> tuple[np.ndarray, Normalize, str]:
     return values, Normalize(-100, 1500, clip=True), "mean CT number (HU), no calibration"
 
 
-def _behind(mesh: HexMesh, frame: FemurFrame | None, view: np.ndarray) -> np.ndarray:
+def _behind(mesh: Mesh, frame: FemurFrame | None, view: np.ndarray) -> np.ndarray:
     """Numbers of the cells behind the plane through head and shaft."""
     middles = mesh.points_mm[mesh.cells].mean(axis=1) @ view[1]
     level = middles.mean() if frame is None else frame.head_center_mm @ view[1]
@@ -89,7 +89,7 @@ def _out_of_plane(push: np.ndarray) -> str:
 
 def _draw(
     ax: Axes,
-    mesh: HexMesh,
+    mesh: Mesh,
     cells: np.ndarray,
     view: np.ndarray,
     colours: np.ndarray,
@@ -114,7 +114,7 @@ def _draw(
     ax.axis("off")
 
 
-def _draw_case(ax: Axes, mesh: HexMesh, view: np.ndarray, case: dict, frame: FemurFrame) -> None:
+def _draw_case(ax: Axes, mesh: Mesh, view: np.ndarray, case: dict, frame: FemurFrame) -> None:
     """The model in grey with the case's node sets in colour and its push as an arrow."""
     colours = np.tile(_rgb(PLAIN), (len(mesh.cells), 1))
     patches = []

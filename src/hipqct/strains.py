@@ -8,7 +8,7 @@ from scipy.spatial import cKDTree
 from hipqct.errors import SolverError
 from hipqct.loads import DISTAL_SLAB
 from hipqct.material import SOLVED_MODULUS
-from hipqct.mesh import HEX_CORNERS, TET_EDGES, HexMesh, TetMesh, hex_volumes_mm3, tet_volumes_mm3
+from hipqct.mesh import HEX_CORNERS, TET_EDGES, Mesh, cell_volumes_mm3
 
 MEASURES = ("principal", "effective")
 EVERY_NODE, HINGE = "NALL", "HINGE"  # node sets of the decks
@@ -41,25 +41,25 @@ class Criterion:
             raise ValueError(f"measure must be one of {MEASURES}, got {self.measure!r}")
 
 
-def element_strains(mesh: HexMesh | TetMesh, displacement_mm: np.ndarray) -> np.ndarray:
+def element_strains(mesh: Mesh, displacement_mm: np.ndarray) -> np.ndarray:
     """Small-strain tensors at the elements' centroids, shape ``(m, 3, 3)``.
 
     Args:
         displacement_mm: of every node, shape ``(n, 3)``.
     """
-    shapes_per_mm = _hex_shape_gradients(mesh) if mesh.cells.shape[1] == 8 else _tet_shape_gradients(mesh)
+    shapes_per_mm = _hex_shape_gradients(mesh) if mesh.element == "C3D8" else _tet_shape_gradients(mesh)
     gradient = np.einsum("mni,mnj->mij", displacement_mm[mesh.cells], shapes_per_mm)
     return (gradient + gradient.transpose(0, 2, 1)) / 2
 
 
-def _hex_shape_gradients(mesh: HexMesh) -> np.ndarray:
+def _hex_shape_gradients(mesh: Mesh) -> np.ndarray:
     """Gradients (1/mm) of the eight shape functions at the centroid, shape ``(m, 8, 3)``."""
     local = (2.0 * HEX_CORNERS - 1) / 8
     jacobian = np.einsum("ni,mnj->mij", local, mesh.points_mm[mesh.cells])
     return np.einsum("ni,mij->mnj", local, np.linalg.inv(jacobian).transpose(0, 2, 1))
 
 
-def _tet_shape_gradients(mesh: TetMesh) -> np.ndarray:
+def _tet_shape_gradients(mesh: Mesh) -> np.ndarray:
     """Gradients (1/mm) of the ten shape functions at the centroid of straight-edged elements, ``(m, 10, 3)``.
 
     There a corner's function has gradient 0, and that of an edge the sum of its ends' linear gradients.
@@ -123,7 +123,7 @@ def failure_factor(
 
 
 def evaluate_case(
-    mesh: HexMesh | TetMesh, case: dict, printed: dict, poissons_ratio: float, criterion: Criterion
+    mesh: Mesh, case: dict, printed: dict, poissons_ratio: float, criterion: Criterion
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Numbers of a solved case, and cell arrays: strains, energy density, share of the criterion's limits.
 
@@ -167,16 +167,14 @@ def evaluate_case(
 
 
 def _failure(
-    mesh: HexMesh | TetMesh, case: dict, principal: np.ndarray, used: np.ndarray, criterion: Criterion
+    mesh: Mesh, case: dict, principal: np.ndarray, used: np.ndarray, criterion: Criterion
 ) -> tuple[dict, np.ndarray]:
     """The factor on the load and the element that decides, and which elements were looked at, ``(m,)``.
 
     ``principal``: strains, ascending, shape ``(m, 3)``; ``used``: from `utilisation`.
     """
     modulus_mpa = mesh.cell_data[SOLVED_MODULUS]
-    volumes_mm3 = (hex_volumes_mm3 if mesh.cells.shape[1] == 8 else tet_volumes_mm3)(
-        mesh.points_mm, mesh.cells
-    )
+    volumes_mm3 = cell_volumes_mm3(mesh)
     middles_mm = mesh.points_mm[mesh.cells].mean(axis=1)
     sets = [name for name in (case["head_set"], case["trochanter_set"], DISTAL_SLAB) if name]
     touched = np.concatenate([mesh.node_sets[name] for name in sets])
@@ -212,7 +210,7 @@ def check_balance(name: str, printed: dict, force_n: float) -> float:
     return balance
 
 
-def check_moments(case: dict, printed: dict, mesh: HexMesh | TetMesh, force_n: float) -> float:
+def check_moments(case: dict, printed: dict, mesh: Mesh, force_n: float) -> float:
     """The reactions' moment about the held slab over force times longest arm; SolverError where it is not 0.
 
     A hinge carries moments of its own, but none about its axis: there only that one must vanish.

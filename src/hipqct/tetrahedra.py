@@ -15,8 +15,8 @@ from hipqct.image import Image
 from hipqct.mesh import (
     DISTAL_SLAB_MM,
     TET_EDGES,
+    Mesh,
     Surface,
-    TetMesh,
     boundary_faces,
     row_keys,
     surface_area_mm2,
@@ -47,7 +47,7 @@ def build_tetrahedra(
     size_mm: float = SIZE_MM,
     level_set: LevelSet | None = None,
     slab_mm: float = DISTAL_SLAB_MM,
-) -> TetMesh:
+) -> Mesh:
     """Quadratic tetrahedra (C3D10, straight edges) with edges of about ``size_mm`` that fill a mask.
 
     The boundary is the mask's smooth level set (see `hipqct.surface.extract_surface`) at the level at which
@@ -272,7 +272,7 @@ def _compact(points_mm: np.ndarray, tets: np.ndarray) -> tuple[np.ndarray, np.nd
     return points_mm[used], compact.reshape(tets.shape)
 
 
-def _finish(points_mm: np.ndarray, tets: np.ndarray, mask: Image, size_mm: float, slab_mm: float) -> TetMesh:
+def _finish(points_mm: np.ndarray, tets: np.ndarray, mask: Image, size_mm: float, slab_mm: float) -> Mesh:
     """The mesh with mid-edge nodes and node sets in the world, from points in mm along the mask's axes."""
     edges = np.sort(tets[:, TET_EDGES], axis=2).reshape(-1, 2)
     keys, first, number = np.unique(row_keys(edges, len(points_mm)), return_index=True, return_inverse=True)
@@ -297,4 +297,4 @@ def _finish(points_mm: np.ndarray, tets: np.ndarray, mask: Image, size_mm: float
     }
     depth_mm = float(np.ptp(height_mm[node_sets["DISTAL_SLAB"]]))
     facts = {"size_mm": size_mm, "set_depths_mm": {"DISTAL_SLAB": depth_mm}}
-    return TetMesh(world_mm, cells, {}, node_sets, facts)
+    return Mesh(world_mm, cells, {}, node_sets, facts)

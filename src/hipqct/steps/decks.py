@@ -12,14 +12,14 @@ from hipqct.io.files import replace_when_done
 from hipqct.io.meshes import write_inp, write_vtu
 from hipqct.loads import LoadCase, hinge_axis, push_direction
 from hipqct.material import SOLVED_MODULUS, MaterialBins
-from hipqct.mesh import HexMesh, TetMesh
+from hipqct.mesh import Mesh
 
 LOAD_CASES = "load_cases"
 
 
 def write_model(
     name: str,
-    mesh: HexMesh | TetMesh,
+    mesh: Mesh,
     bins: MaterialBins | None,
     facts: dict,
     formats: list[str],
@@ -48,7 +48,7 @@ def remove_stale(formats: list[str], folder: Path) -> None:
         deck.unlink()
 
 
-def write_picture(mesh: HexMesh, frame: FemurFrame | None, facts: dict, path: Path) -> None:
+def write_picture(mesh: Mesh, frame: FemurFrame | None, facts: dict, path: Path) -> None:
     """Draw the voxel model with its load cases (mesh.png)."""
     from hipqct.mesh_view import PNG_SETTINGS, draw_model
 
@@ -64,7 +64,7 @@ def write_picture(mesh: HexMesh, frame: FemurFrame | None, facts: dict, path: Pa
 
 
 def write_load_cases(
-    name: str, mesh: HexMesh | TetMesh, frame: FemurFrame, cases: list[LoadCase], facts: dict, folder: Path
+    name: str, mesh: Mesh, frame: FemurFrame, cases: list[LoadCase], facts: dict, folder: Path
 ) -> None:
     """Write ``load_cases/{name}_{case}.inp`` for every load case; the folder is there even without."""
     (folder / LOAD_CASES).mkdir(parents=True, exist_ok=True)
@@ -190,7 +190,7 @@ def _formula(law: dict) -> str:
     return f"{formula} ({law['unit']}, specimens from {low} to {high})"
 
 
-def _cell_arrays(mesh: HexMesh | TetMesh, bins: MaterialBins | None, uncalibrated: bool) -> dict:
+def _cell_arrays(mesh: Mesh, bins: MaterialBins | None, uncalibrated: bool) -> dict:
     """Cell arrays of the VTU: the mesh's own, number and modulus of the material, ``uncalibrated``."""
     arrays = dict(mesh.cell_data)
     if uncalibrated:
