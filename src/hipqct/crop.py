@@ -256,7 +256,7 @@ def crop_roi(ct: Image, center_mm, pixels: int = 192, pixel_mm: float | None = 0
         first = np.rint(first)
     origin_mm = tuple(ct.to_world((*first, 0)))
     shape = (pixels, pixels, ct.shape[2])
-    target = Image(np.broadcast_to(np.int16(0), shape), spacing_mm, origin_mm, ct.direction)
+    target = Image.empty(shape, spacing_mm, origin_mm, ct.direction)
     if pixel_mm is None:
         return target.with_array(_cut(ct.array, first.astype(int), pixels))
     array = np.empty(shape, np.int16)

@@ -125,7 +125,7 @@ def layer_volumes_mm3(ct: Image, bone: Bone, step_mm: float) -> np.ndarray:
     cells = [max(1, round(n * s / step_mm)) for n, s in zip(ct.shape, ct.spacing_mm, strict=True)]
     size_mm = [n * s / c for n, s, c in zip(ct.shape, ct.spacing_mm, cells, strict=True)]
     corner = np.array(ct.origin_mm) - 0.5 * np.array(ct.spacing_mm) + 0.5 * np.array(size_mm)
-    grid = Image(np.broadcast_to(np.zeros(1, dtype=bool), cells), size_mm, corner)
+    grid = Image.empty(cells, size_mm, corner)
     sizes = [max(1, round(BLOCK_MM / s)) for s in size_mm]
     layers = np.zeros(cells[2] + sizes[2])  # blocks may stick out of the box
     first = _touched_blocks(grid, bone, sizes)
