@@ -63,7 +63,7 @@ def build_hexahedra(
         highest layer, the head's top in a hip scan) and ``SURFACE`` (every node on a free face).
 
     Raises:
-        MeshError: the mask is empty, or nowhere thick enough for a cube.
+        MeshError: the mask is empty, nowhere thick enough for a cube, or too thin for a smooth surface.
         ValueError: ``cube_mm``, ``bone_fraction_min`` or ``shape`` make no sense, or an image is on another
             grid.
     """

@@ -144,6 +144,22 @@ def _organs(points_mm: np.ndarray, half_width_mm: float, rng) -> np.ndarray:
     return np.minimum.reduce(solids)
 
 
+def _organ_fields(
+    points_mm: np.ndarray, soft: SoftTissue, half_width_mm: float, uneven_mm: np.ndarray, rng
+) -> dict:
+    """Distances to bladder, soft organs, rectum and the gas in it."""
+    filling = rng.uniform(0.6, 1.3)
+    organs = _organs(points_mm, half_width_mm, rng) + uneven_mm
+    bladder_mm = (rng.normal(0, 4), -8, 22 * filling)
+    gas_mm = (2, 46, rng.uniform(-20, 40))
+    return {
+        "bladder": shapes.ellipsoid(points_mm, bladder_mm, (38 * filling, 28 * filling, 26 * filling)),
+        "organ": organs,
+        "rectum": shapes.cone(points_mm, (0, 52, -35), (8, 60, 60), 14, 18) + uneven_mm,
+        "gas": shapes.ellipsoid(points_mm, gas_mm, soft.gas_radius_mm * np.array([0.9, 0.6, 1.6])),
+    }
+
+
 def soft_fields(points_mm: np.ndarray, soft: SoftTissue, half_width_mm: float, rng) -> dict:
     """Distances and smooth variations from which the scanner paints soft tissue; one array per name."""
     wobble = shapes.WaveField(rng, 2, 60, 150)(points_mm)
@@ -163,15 +179,6 @@ def soft_fields(points_mm: np.ndarray, soft: SoftTissue, half_width_mm: float, r
         shapes.cone(points_mm, start, end, radius, radius)
         for start, end, radius in vessels(half_width_mm, rng)
     ]
-    filling = rng.uniform(0.6, 1.3)
-    organs = _organs(points_mm, half_width_mm, rng) + streak[1] * 2
-    bladder = shapes.ellipsoid(
-        points_mm, (rng.normal(0, 4), -8, 22 * filling), (38 * filling, 28 * filling, 26 * filling)
-    )
-    rectum = shapes.cone(points_mm, (0, 52, -35), (8, 60, 60), 14, 18) + streak[1] * 2
-    gas = shapes.ellipsoid(
-        points_mm, (2, 46, rng.uniform(-20, 40)), soft.gas_radius_mm * np.array([0.9, 0.6, 1.6])
-    )
     return {
         "body": body,
         "muscle": np.maximum(
@@ -180,10 +187,7 @@ def soft_fields(points_mm: np.ndarray, soft: SoftTissue, half_width_mm: float, r
         "lean": nearest,
         "tone": tone[label],
         "streak": streak[0],
-        "grain": shapes.WaveField(rng, 1, 8, 18, waves=8)(points_mm * stretch)[0],
         "vessel": np.minimum.reduce(tubes),
-        "bladder": bladder,
-        "organ": organs,
-        "rectum": rectum,
-        "gas": gas,
+        **_organ_fields(points_mm, soft, half_width_mm, streak[1] * 2, rng),
+        "grain": shapes.WaveField(rng, 1, 8, 18, waves=8)(points_mm * stretch)[0],
     }
