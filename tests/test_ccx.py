@@ -8,7 +8,7 @@ from hipqct.hexahedra import build_hexahedra
 from hipqct.image import Image
 from hipqct.io.meshes import write_inp
 from hipqct.material import bin_modulus
-from hipqct.mesh import TET_EDGES, TetMesh, tet_volumes_mm3
+from hipqct.mesh import TET_EDGES, Mesh, tet_volumes_mm3
 from hipqct.strains import Criterion, element_strains, failure_factor, utilisation
 
 LENGTH_MM, WIDTH_MM, STRAIN = 30.0, 9.0, 1e-3
@@ -23,7 +23,7 @@ def bar():
     return build_hexahedra(mask, {})
 
 
-def tet_bar() -> TetMesh:
+def tet_bar() -> Mesh:
     """The same bar of quadratic tetrahedra, six to a cube."""
     hexes = bar()
     corners = hexes.cells[
@@ -35,7 +35,7 @@ def tet_bar() -> TetMesh:
     points_mm = np.concatenate([hexes.points_mm, hexes.points_mm[unique].mean(axis=1)])
     cells = np.concatenate([tets, len(hexes.points_mm) + number.reshape(-1, 6)], axis=1)
     top = np.flatnonzero(np.isclose(points_mm[:, 2], points_mm[:, 2].max()))
-    return TetMesh(points_mm, cells, {}, {"PROXIMAL": top})
+    return Mesh(points_mm, cells, {}, {"PROXIMAL": top})
 
 
 def pull(mesh) -> str:

@@ -1,5 +1,7 @@
 """The voxel mesh: volume, orientation, overlap means, sets, symmetry."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from hipqct.errors import MeshError
 from hipqct.hexahedra import build_hexahedra
 from hipqct.image import Image
 from hipqct.mesh import corner_jacobians_mm3
+from hipqct.surface import smooth_level_set
 
 QCT_SPACING_MM = (0.8, 0.8, 3.0)
 
@@ -174,3 +177,11 @@ def test_cubes_of_the_smooth_surface_fit_a_ball_better_than_those_of_its_thick_s
         inside = (distance_mm < radius_mm).sum()
         wrong[shape] = len(mesh.cells) - inside + abs(expected - inside)
     assert wrong["surface"] < wrong["mask"]
+
+
+def test_a_smooth_surface_that_cannot_hold_the_masks_volume_is_refused():
+    mask = femur_like()
+    level_set = smooth_level_set(mask)
+    vanished = replace(level_set, values=np.full_like(level_set.values, -9.0))
+    with pytest.raises(MeshError, match="no smooth surface within 5 mm of the mask's holds the mask's"):
+        build_hexahedra(mask, {}, shape="surface", level_set=vanished)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hipqct.io.hounsfield import check_tissues
+from hipqct.hounsfield import check_tissues
 
 SPACING_MM = (2.0, 2.0, 2.0)
 

@@ -6,13 +6,13 @@ import pytest
 from hipqct.hexahedra import build_hexahedra
 from hipqct.image import Image
 from hipqct.mapping import integration_points, mean_over_tetrahedra
-from hipqct.mesh import TET_EDGES, TetMesh
+from hipqct.mesh import TET_EDGES, Mesh
 
 
-def element(corners_mm) -> TetMesh:
+def element(corners_mm) -> Mesh:
     corners_mm = np.array(corners_mm, float)
     points_mm = np.concatenate([corners_mm, corners_mm[TET_EDGES].mean(axis=1)])
-    return TetMesh(points_mm, np.arange(10)[None])
+    return Mesh(points_mm, np.arange(10)[None])
 
 
 UNIT = element([(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)])

@@ -100,6 +100,17 @@ def test_a_metaimage_without_geometry_is_refused(tmp_path, key):
     assert f"scan.mha has no {key}" in refusal(tmp_path / "scan.mha")
 
 
+@pytest.mark.parametrize("spacing", ["0 3 4", "-3 3 4"])
+def test_voxels_without_a_size_are_refused(tmp_path, spacing):
+    write_image(scan_image(), tmp_path / "scan.mha")
+    text = (tmp_path / "scan.mha").read_bytes()
+    changed = text.replace(b"ElementSpacing = 3 3 4", f"ElementSpacing = {spacing}".encode())
+    (tmp_path / "scan.mha").write_bytes(changed)
+    assert changed != text
+    assert f"scan.mha has voxels of {spacing.replace(' ', ' x ')} mm" in refusal(tmp_path / "scan.mha")
+    assert [finding.severity for finding in check_scan(tmp_path / "scan.mha")] == ["error"]
+
+
 def test_metal_and_other_warnings_become_flags(tmp_path):
     hu = scan_image().array.copy()
     hu[5:9, 5:9, 5:9] = 3071

@@ -13,10 +13,10 @@ from hipqct.image import Image
 from hipqct.io.calculix import read_results, run_solver
 from hipqct.io.images import write_image
 from hipqct.io.meshes import read_vtu
-from hipqct.mesh import HexMesh
+from hipqct.mesh import Mesh
 from hipqct.steps.mesh import export_mesh
-from hipqct.steps.solve import _check_balance, _check_moments, _check_nodes, read_solution, solve_mesh
-from hipqct.strains import element_strains, energy_density_mpa
+from hipqct.steps.solve import read_solution, solve_mesh
+from hipqct.strains import check_balance, check_moments, check_nodes, element_strains, energy_density_mpa
 
 CRITERION = {
     "measure": "effective",
@@ -112,23 +112,23 @@ def test_at_the_failure_load_the_stated_share_of_the_bone_is_at_its_limit(left, 
 def test_reactions_that_do_not_cancel_are_refused():
     printed = {"HEAD": {"force_n": np.array([[0, 0, -90.0]])}, "SLAB": {"force_n": np.array([[0, 0, 100.0]])}}
     with pytest.raises(SolverError, match="load case fall: the reactions miss balance by 11% of the force"):
-        _check_balance("fall", printed, 90.0)
+        check_balance("fall", printed, 90.0)
 
 
 def test_moments_that_do_not_cancel_are_refused():
     """Two opposite forces a millimetre apart: in balance as forces, not as moments."""
     points_mm = np.array([[0.0, 0, 0], [1, 0, 100]])
-    mesh = HexMesh(points_mm, np.zeros((0, 8), int), node_sets={"DISTAL_SLAB": np.array([0])})
+    mesh = Mesh(points_mm, np.zeros((0, 8), int), node_sets={"DISTAL_SLAB": np.array([0])})
     printed = {
         "HEAD": {"nodes": np.array([2]), "force_n": np.array([[0, 0, -100.0]])},
         "DISTAL_SLAB": {"nodes": np.array([1]), "force_n": np.array([[0, 0, 100.0]])},
     }
     case = {"name": "stance", "hinge": None}
     with pytest.raises(SolverError, match="load case stance: the moments miss balance by 1% of the force"):
-        _check_moments(case, printed, mesh, 100.0)
-    assert _check_moments(case | {"hinge": [1.0, 0, 0]}, printed, mesh, 100.0) == 0  # the hinge carries it
+        check_moments(case, printed, mesh, 100.0)
+    assert check_moments(case | {"hinge": [1.0, 0, 0]}, printed, mesh, 100.0) == 0  # the hinge carries it
     with pytest.raises(SolverError, match="moments"):
-        _check_moments(case | {"hinge": [0, 1.0, 0]}, printed, mesh, 100.0)
+        check_moments(case | {"hinge": [0, 1.0, 0]}, printed, mesh, 100.0)
 
 
 @needs_ccx
@@ -205,9 +205,9 @@ def test_rows_that_calculix_prints_in_another_order_are_sorted(tmp_path):
 
 @pytest.mark.parametrize("nodes", [[1, 2, 4], [1, 2], [1, 2, 2]])
 def test_displacements_of_other_nodes_than_the_meshs_are_refused(nodes):
-    _check_nodes("fall", np.array([1, 2, 3]), 3)
+    check_nodes("fall", np.array([1, 2, 3]), 3)
     with pytest.raises(SolverError, match="load case fall: CalculiX printed displacements of"):
-        _check_nodes("fall", np.array(nodes), 3)
+        check_nodes("fall", np.array(nodes), 3)
 
 
 def test_a_scan_without_calibration_says_why_nothing_was_solved(tmp_path):

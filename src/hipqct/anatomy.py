@@ -1,6 +1,7 @@
 """The anatomical frame of a proximal femur from its mask: head sphere, neck axis, shaft axis."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -11,10 +12,11 @@ from hipqct.solid import bounding_box, solid_mask
 
 # The head's centre lies within this distance of the mask's top, for heads of up to 35 mm radius.
 TOP_MM = 75.0
-# What a millimetre towards the head's place, up and inward, counts in mm of the ball's radius: the
-# trochanters can hold as large a ball as the head.
+# Bonus (mm of radius per mm) for positions towards the head, as the trochanters can hold an equally large
+# ball.
 TOWARD_HEAD = 0.1
 SMOOTHING_MM = 2.0  # rough edges of a mask are no anatomy
+OUTWARD_MM = 1.5  # of smoothing, to tell which way the surface faces
 # Points this near to the sphere (shares of its radius) are taken to be the head's.
 SHELL = (0.85, 1.15)
 # Round the neck's axis there is no head surface.
@@ -37,6 +39,13 @@ FREE_CAP_DEG, CAP_DIRECTIONS = 90.0, 400
 # A voxel more than this share of the radius outside the sphere, on the free side, is no head.
 LEAK_FROM = 1.15
 LEAK_REACH = 1.8
+
+
+class Sphere(NamedTuple):
+    """A sphere in LPS mm."""
+
+    center_mm: np.ndarray
+    radius_mm: float
 
 
 @dataclass(frozen=True)
@@ -76,13 +85,13 @@ class FemurFrame:
 
     @property
     def lateral(self) -> np.ndarray:
-        """Unit vector square to the shaft, in the plane of neck and shaft, away from the head."""
+        """Unit vector perpendicular to the shaft, in the plane of neck and shaft, away from the head."""
         across = self.neck_axis - (self.neck_axis @ self.shaft_axis) * self.shaft_axis
         return across / np.linalg.norm(across)
 
     @property
     def posterior(self) -> np.ndarray:
-        """Unit vector square to neck and shaft, to the back."""
+        """Unit vector perpendicular to neck and shaft, to the back."""
         back = np.cross(self.shaft_axis, self.lateral)
         return back if self.side == "left" else -back
 
@@ -102,10 +111,10 @@ def find_frame(mask: Image, side: str) -> FemurFrame:
     """Fit the frame of a femur to its mask.
 
     The head: the largest ball inside the mask near its top, then a sphere fitted by least squares to the
-    surface round it, the neck left out. The neck: of all sections square to the line from the head's centre,
-    the narrowest; the line is then drawn through that section's centroid, until it stays where it is. The
-    shaft: the line through the centroids of the slices from 3.6 head radii below the head's centre down, or
-    the scan's own axis where there are less than 20 mm of them.
+    surface round it, the neck left out. The neck: of all sections perpendicular to the line from the head's
+    centre, the narrowest; the line is then drawn through that section's centroid, until it stays where it is.
+    The shaft: the line through the centroids of the slices from 3.6 head radii below the head's centre down,
+    or the scan's own axis where there are less than 20 mm of them.
 
     Args:
         mask: nonzero is bone, one solid femur, slices along z, the third axis nearer to the head.
@@ -116,75 +125,72 @@ def find_frame(mask: Image, side: str) -> FemurFrame:
     """
     rough = _trim(mask)
     mask = rough.with_array(_smooth(rough))
-    solid = mask.array
     up = mask.direction[:, 2] * np.sign(mask.direction[2, 2] or 1.0)
     neck_axis = _first_neck_axis(up, side)
-    center_mm, radius_mm = _head_ball(mask, solid, up, neck_axis)
-    surface_mm = _surface_points(mask, solid)
+    head = _head_ball(mask, up, neck_axis)
+    surface_mm = _surface_points(mask)
     for _ in range(2):
         for _ in range(FIT_ROUNDS):
-            center_mm, radius_mm, misfit_mm = _fit_head(surface_mm, center_mm, radius_mm, neck_axis)
-        neck_axis, neck_mm, area_mm2 = _find_neck(mask, solid, center_mm, radius_mm, neck_axis)
-    shaft_axis, length_mm = _find_shaft(mask, solid, center_mm, radius_mm, up)
-    index = np.argwhere(rough.array)
+            head, misfit_mm = _fit_head(surface_mm, head, neck_axis)
+        neck_axis, neck_mm, area_mm2 = _find_neck(mask, head, neck_axis)
+    shaft_axis, length_mm = _find_shaft(mask, head, up)
+    voxels_mm = rough.to_world(np.argwhere(rough.array))
     return FemurFrame(
         side=side,
-        head_center_mm=center_mm,
-        head_radius_mm=radius_mm,
+        head_center_mm=head.center_mm,
+        head_radius_mm=head.radius_mm,
         head_misfit_mm=misfit_mm,
-        head_coverage=_coverage(surface_mm, center_mm, radius_mm, neck_axis),
-        leak_mm3=_leak_mm3(mask, index, center_mm, radius_mm, neck_axis),
+        head_coverage=_coverage(surface_mm, head, neck_axis),
+        leak_mm3=_leak_mm3(voxels_mm, mask.voxel_volume_mm3, head, neck_axis),
         neck_center_mm=neck_mm,
         neck_area_mm2=area_mm2,
         neck_axis=neck_axis,
         shaft_axis=shaft_axis,
         shaft_length_mm=length_mm,
-        below_head_mm=float(-((mask.to_world(index) - center_mm) @ up).min() + mask.spacing_mm[2] / 2),
+        below_head_mm=float(-((voxels_mm - head.center_mm) @ up).min() + mask.spacing_mm[2] / 2),
     )
 
 
-def _trim(mask):
+def _trim(mask: Image) -> Image:
     """The part of the image that holds the mask, with a rim of air."""
-    if not np.any(mask.array):
+    array = np.asarray(mask.array, bool)
+    if not array.any():
         raise AnatomyError("the mask is empty, so it has no anatomy: look at the segmentation first")
-    box = bounding_box(np.asarray(mask.array, bool))
-    first = [side.start - 1 for side in box]
-    return replace(
-        mask, array=np.pad(np.asarray(mask.array, bool)[box], 1), origin_mm=tuple(mask.to_world(first))
-    )
+    box = bounding_box(array)
+    origin_mm = tuple(mask.to_world([side.start - 1 for side in box]))
+    return replace(mask, array=np.pad(array[box], 1), origin_mm=origin_mm)
 
 
-def _smooth(mask):
-    """The mask without its roughness, as one piece; the mask itself where nothing is left."""
+def _smooth(mask: Image) -> np.ndarray:
+    """The mask's voxels without roughness, as one piece; those of the mask itself where nothing is left."""
     smooth = ndimage.gaussian_filter(mask.array.astype(np.float32), SMOOTHING_MM / np.array(mask.spacing_mm))
-    if not (smooth >= 0.5).any():
-        return mask.array
-    return solid_mask(smooth >= 0.5)[0]
+    return solid_mask(smooth >= 0.5)[0] if (smooth >= 0.5).any() else mask.array
 
 
-def _first_neck_axis(up, side):
+def _first_neck_axis(up: np.ndarray, side: str) -> np.ndarray:
+    """Unit vector from the head to the neck of a usual femur; ``up`` is the scan's axis."""
     outward = np.array([1.0 if side == "left" else -1.0, 0.0, 0.0])
     outward -= (outward @ up) * up
     angle = np.radians(FIRST_NECK_SHAFT_DEG)
     return np.sin(angle) * outward / np.linalg.norm(outward) + np.cos(angle) * up
 
 
-def _head_ball(mask, solid, up, neck_axis):
-    """Centre (mm) and radius of the largest ball in the mask's top, nearer to the head's place preferred."""
-    depth_mm = ndimage.distance_transform_edt(solid, sampling=mask.spacing_mm)
-    index = np.argwhere(solid)
+def _head_ball(mask: Image, up: np.ndarray, neck_axis: np.ndarray) -> Sphere:
+    """The largest ball in the mask's top, towards the head preferred."""
+    depth_mm = ndimage.distance_transform_edt(mask.array, sampling=mask.spacing_mm)
+    index = np.argwhere(mask.array)
     points_mm = mask.to_world(index)
     height_mm = points_mm @ up
     near_top = height_mm > height_mm.max() - TOP_MM
     index, points_mm = index[near_top], points_mm[near_top]
     best = (depth_mm[tuple(index.T)] - TOWARD_HEAD * points_mm @ neck_axis).argmax()
-    return points_mm[best], float(depth_mm[tuple(index[best])])
+    return Sphere(points_mm[best], float(depth_mm[tuple(index[best])]))
 
 
-def _surface_points(mask, solid):
-    """World points of the mask's outermost voxels, moved half a voxel outward along its gradient."""
-    shell = np.argwhere(solid & ~ndimage.binary_erosion(solid))
-    smooth = ndimage.gaussian_filter(solid.astype(np.float32), 1.5 / np.array(mask.spacing_mm))
+def _surface_points(mask: Image) -> np.ndarray:
+    """World points (mm) of the mask's outermost voxels, moved half a voxel outward, shape ``(n, 3)``."""
+    shell = np.argwhere(mask.array & ~ndimage.binary_erosion(mask.array))
+    smooth = ndimage.gaussian_filter(mask.array.astype(np.float32), OUTWARD_MM / np.array(mask.spacing_mm))
     slope = np.stack([np.gradient(smooth, s, axis=a) for a, s in enumerate(mask.spacing_mm)], -1)
     slope = slope[tuple(shell.T)]
     outward = -slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-9)
@@ -192,11 +198,16 @@ def _surface_points(mask, solid):
     return mask.to_world(shell) + half_mm[:, None] * outward @ mask.direction.T
 
 
-def _fit_head(surface_mm, center_mm, radius_mm, neck_axis):
-    """Least-squares sphere through the surface near the last one, away from the neck."""
-    offset = surface_mm - center_mm
+def _in_shell(points_mm: np.ndarray, head: Sphere, low: float, high: float) -> tuple[np.ndarray, ...]:
+    """Points ``(n, 3)`` from the centre (mm), distances, and which lie ``low`` to ``high`` radii off."""
+    offset = points_mm - head.center_mm
     distance = np.linalg.norm(offset, axis=1)
-    near = (distance > SHELL[0] * radius_mm) & (distance < SHELL[1] * radius_mm)
+    return offset, distance, (distance > low * head.radius_mm) & (distance < high * head.radius_mm)
+
+
+def _fit_head(surface_mm: np.ndarray, head: Sphere, neck_axis: np.ndarray) -> tuple[Sphere, float]:
+    """Least-squares sphere through the surface near the last one, the neck left out; its mean misfit (mm)."""
+    offset, distance, near = _in_shell(surface_mm, head, *SHELL)
     near &= offset @ neck_axis < np.cos(np.radians(NECK_CONE_DEG)) * distance
     points = offset[near]
     if len(points) < FEWEST_POINTS:
@@ -205,18 +216,16 @@ def _fit_head(surface_mm, center_mm, radius_mm, neck_axis):
     *center, constant = np.linalg.lstsq(a, (points**2).sum(axis=1), rcond=None)[0]
     radius = float(np.sqrt(max(constant + np.dot(center, center), 1e-6)))
     misfit = float(np.abs(np.linalg.norm(points - center, axis=1) - radius).mean())
-    return center_mm + center, radius, misfit
+    return Sphere(head.center_mm + center, radius), misfit
 
 
-def _find_neck(mask, solid, center_mm, radius_mm, axis):
-    """Axis from the head's centre through the centroid of its narrowest section, that centroid, its area."""
-    samples = solid.astype(np.float32)
+def _find_neck(mask: Image, head: Sphere, axis: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Unit axis from the head's centre through its narrowest section; its centroid (mm) and area (mm2)."""
+    samples = mask.array.astype(np.float32)
     for _ in range(NECK_ROUNDS):
-        found = _narrowest(mask, samples, center_mm, radius_mm, axis)
-        if found is None:
-            raise AnatomyError("the mask has no neck below its head: look at the segmentation")
-        area_mm2, centroid_mm = found
-        last, axis = axis, (centroid_mm - center_mm) / np.linalg.norm(centroid_mm - center_mm)
+        area_mm2, centroid_mm = _narrowest(mask, samples, head, axis)
+        to_neck_mm = centroid_mm - head.center_mm
+        last, axis = axis, to_neck_mm / np.linalg.norm(to_neck_mm)
         if axis @ last > np.cos(np.radians(NECK_TOLERANCE_DEG)):
             break
         axis = axis + last  # half way: two sections cannot take turns
@@ -224,19 +233,18 @@ def _find_neck(mask, solid, center_mm, radius_mm, axis):
     return axis, centroid_mm, area_mm2
 
 
-def _narrowest(mask, samples, center_mm, radius_mm, axis):
-    """Area (mm2) and centroid (mm) of the smallest section square to an axis; None without a waist."""
-    helper = np.eye(3)[np.abs(axis).argmin()]
-    u = np.cross(axis, helper)
+def _narrowest(mask: Image, samples: np.ndarray, head: Sphere, axis: np.ndarray) -> tuple[float, np.ndarray]:
+    """Area (mm2) and centroid (mm) of the smallest section perpendicular to an axis."""
+    u = np.cross(axis, np.eye(3)[np.abs(axis).argmin()])
     u /= np.linalg.norm(u)
     v = np.cross(axis, u)
-    half = int(np.ceil(NECK_REACH * radius_mm / SECTION_MM))
+    half = int(np.ceil(NECK_REACH * head.radius_mm / SECTION_MM))
     reach = SECTION_MM * np.arange(-half, half + 1)
     a, b = np.meshgrid(reach, reach, indexing="ij")
     plane = a[..., None] * u + b[..., None] * v
     best = None
-    for place in NECK_PLACES * radius_mm:
-        points = center_mm + place * axis + plane
+    for place in NECK_PLACES * head.radius_mm:
+        points = head.center_mm + place * axis + plane
         index = mask.to_index(points.reshape(-1, 3)).T
         inside = ndimage.map_coordinates(samples, index, order=1, cval=0.0, prefilter=False).reshape(a.shape)
         labels, _ = ndimage.label(inside >= 0.5)
@@ -247,20 +255,18 @@ def _narrowest(mask, samples, center_mm, radius_mm, axis):
         if best is None or area_mm2 < best[0]:
             best = area_mm2, np.average(points.reshape(-1, 3), axis=0, weights=share.ravel()), place
     # The smallest at the very end of the search is no waist: the section still shrinks.
-    if best is None or best[2] == NECK_PLACES[-1] * radius_mm:
-        return None
+    if best is None or best[2] == NECK_PLACES[-1] * head.radius_mm:
+        raise AnatomyError("the mask has no neck below its head: look at the segmentation")
     return best[:2]
 
 
-def _find_shaft(mask, solid, center_mm, radius_mm, up):
-    """Unit vector up the shaft, or the scan's axis where it is too short, and the shaft's length."""
-    centroids = []
-    for z in np.flatnonzero(solid.any(axis=(0, 1))):
-        middle = np.argwhere(solid[:, :, z]).mean(axis=0)
-        centroids.append(mask.to_world(np.append(middle, z)))
-    centroids = np.array(centroids)
-    height_mm = (centroids - center_mm) @ up
-    shaft = height_mm < -SHAFT_FROM_RADII * radius_mm
+def _find_shaft(mask: Image, head: Sphere, up: np.ndarray) -> tuple[np.ndarray, float]:
+    """Unit vector up the shaft, or the scan's axis where it is too short, and the shaft's length (mm)."""
+    levels = np.flatnonzero(mask.array.any(axis=(0, 1)))
+    middles = [(*np.argwhere(mask.array[:, :, z]).mean(axis=0), z) for z in levels]
+    centroids = np.array([mask.to_world(middle) for middle in middles])
+    height_mm = (centroids - head.center_mm) @ up
+    shaft = height_mm < -SHAFT_FROM_RADII * head.radius_mm
     length_mm = float(np.ptp(height_mm[shaft])) if shaft.sum() > 2 else 0.0
     if length_mm < SHORTEST_SHAFT_MM:
         return up, length_mm
@@ -269,13 +275,11 @@ def _find_shaft(mask, solid, center_mm, radius_mm, up):
     return axis * np.sign(axis @ up), length_mm
 
 
-def _coverage(surface_mm, center_mm, radius_mm, neck_axis):
+def _coverage(surface_mm: np.ndarray, head: Sphere, neck_axis: np.ndarray) -> float:
     """Share of directions on the head's free half in which mask surface lies near the sphere."""
     directions = _spread_directions(CAP_DIRECTIONS)
     free = directions[directions @ neck_axis < np.cos(np.radians(180 - FREE_CAP_DEG))]
-    offset = surface_mm - center_mm
-    distance = np.linalg.norm(offset, axis=1)
-    near = (distance > SHELL[0] * radius_mm) & (distance < SHELL[1] * radius_mm)
+    offset, distance, near = _in_shell(surface_mm, head, *SHELL)
     if not near.any():
         return 0.0
     nearest = (free @ (offset[near] / distance[near, None]).T).max(axis=1)
@@ -283,17 +287,14 @@ def _coverage(surface_mm, center_mm, radius_mm, neck_axis):
     return float((nearest > np.cos(np.radians(cell_deg))).mean())
 
 
-def _spread_directions(count):
-    """Unit vectors spread evenly over the sphere, on a spiral."""
+def _spread_directions(count: int) -> np.ndarray:
+    """Unit vectors spread evenly over the sphere, on a spiral, shape ``(count, 3)``."""
     k = np.arange(count) + 0.5
     polar, turn = np.arccos(1 - 2 * k / count), np.pi * (1 + np.sqrt(5)) * k
     return np.stack([np.cos(turn) * np.sin(polar), np.sin(turn) * np.sin(polar), np.cos(polar)], axis=1)
 
 
-def _leak_mm3(mask, index, center_mm, radius_mm, neck_axis):
-    """Volume of mask near the head but outside its sphere, on the side away from the neck."""
-    offset = mask.to_world(index) - center_mm
-    distance = np.linalg.norm(offset, axis=1)
-    away = -(offset @ neck_axis) > 0
-    outside = away & (distance > LEAK_FROM * radius_mm) & (distance < LEAK_REACH * radius_mm)
-    return float(outside.sum()) * mask.voxel_volume_mm3
+def _leak_mm3(voxels_mm: np.ndarray, voxel_mm3: float, head: Sphere, neck_axis: np.ndarray) -> float:
+    """Volume of the mask's voxels ``(n, 3)`` near the head, outside its sphere, away from the neck."""
+    offset, _, outside = _in_shell(voxels_mm, head, LEAK_FROM, LEAK_REACH)
+    return float((outside & (offset @ neck_axis < 0)).sum()) * voxel_mm3

@@ -20,31 +20,30 @@ ELASTIC_NODE_MM = 40.0  # distance of the nodes of the elastic displacement: lar
 STREAK_MM = 12.0  # sigma along x of the streaks that few photons through both hips leave
 GAMMA_RANGE_HU = (-200.0, 1500.0)
 
+Change = tuple[float, tuple[float, float]]  # its probability, and the range (low, high) to draw from
+
 
 @dataclass(frozen=True)
 class Ranges:
-    """What may be drawn: for each change its probability and its range (low, high)."""
+    """What may be drawn."""
 
-    rotation: tuple[float, tuple[float, float]] = (0.5, (-15.0, 15.0))  # degrees, about each axis
-    scale: tuple[float, tuple[float, float]] = (0.4, (0.85, 1.15))  # size of the hip
-    bone: tuple[float, tuple[float, float]] = (0.5, (0.6, 1.5))  # factor on HU above BONE_HU: density
-    bone_field: tuple[float, tuple[float, float]] = (0.5, (0.1, 0.4))  # SD of the log of a local such factor
-    contrast: tuple[float, tuple[float, float]] = (0.3, (0.85, 1.2))  # factor about SOFT_TISSUE_HU
-    brightness: tuple[float, tuple[float, float]] = (0.4, (-60.0, 60.0))  # HU
-    gamma: tuple[float, tuple[float, float]] = (0.3, (0.75, 1.35))  # exponent over GAMMA_RANGE_HU
-    blur: tuple[float, tuple[float, float]] = (0.3, (0.3, 1.1))  # Gaussian sigma in mm
-    noise: tuple[float, tuple[float, float]] = (0.5, (5.0, 60.0))  # SD in HU
-    noise_grain: tuple[float, tuple[float, float]] = (0.6, (0.3, 1.2))  # in-plane sigma of the noise, mm
-    truncation: tuple[float, tuple[float, float]] = (0.1, (0.2, 0.9))  # share of the patch kept along z
-    mirror: tuple[float, tuple[float, float]] = (0.0, (1.0, 1.0))  # across the sagittal plane: 1 is mirrored
-    elastic: tuple[float, tuple[float, float]] = (
-        0.0,
-        (0.5, 3.0),
-    )  # SD in mm of a smooth displacement, each axis
-    low_dose: tuple[float, tuple[float, float]] = (0.0, (10.0, 60.0))  # SD in HU of streaks from side to side
+    rotation: Change = (0.5, (-15.0, 15.0))  # degrees, about each axis
+    scale: Change = (0.4, (0.85, 1.15))  # size of the hip
+    bone: Change = (0.5, (0.6, 1.5))  # factor on HU above BONE_HU: density
+    bone_field: Change = (0.5, (0.1, 0.4))  # SD of the log of a local such factor
+    contrast: Change = (0.3, (0.85, 1.2))  # factor about SOFT_TISSUE_HU
+    brightness: Change = (0.4, (-60.0, 60.0))  # HU
+    gamma: Change = (0.3, (0.75, 1.35))  # exponent over GAMMA_RANGE_HU
+    blur: Change = (0.3, (0.3, 1.1))  # Gaussian sigma in mm
+    noise: Change = (0.5, (5.0, 60.0))  # SD in HU
+    noise_grain: Change = (0.6, (0.3, 1.2))  # in-plane sigma of the noise, mm
+    truncation: Change = (0.1, (0.2, 0.9))  # share of the patch kept along z
+    mirror: Change = (0.0, (1.0, 1.0))  # across the sagittal plane: 1 is mirrored
+    elastic: Change = (0.0, (0.5, 3.0))  # SD in mm of a smooth displacement, each axis
+    low_dose: Change = (0.0, (10.0, 60.0))  # SD in HU of streaks from side to side
 
     def times(self, share: float) -> "Ranges":
-        """The same with each change ``share`` times as probable, but for how often noise has a grain.
+        """Ranges with every probability multiplied by ``share``, except that of noise grain.
 
         Raises:
             ModelError: a probability would not lie within 0 to 1.
@@ -86,7 +85,7 @@ class Augmentation:
 def draw_augmentation(rng: np.random.Generator, ranges: Ranges) -> Augmentation:
     """Draw each change with its own probability, uniformly in its range (factors: uniformly in their log)."""
 
-    def draw(change, default, log=False):
+    def draw(change: Change, default: float, log: bool = False) -> float:
         probability, (low, high) = change
         happens, where = rng.random(2)
         if happens >= probability:
@@ -186,13 +185,12 @@ def change_intensity(ct: np.ndarray, spacing_mm, augmentation: Augmentation) -> 
 def draw_field(shape, spacing_mm, augmentation: Augmentation) -> np.ndarray:
     """A smooth positive field about 1: one bone denser, the next less so; linear between random nodes."""
     rng = np.random.default_rng([augmentation.noise_seed, 1])
-    return np.exp(
-        _draw_between_nodes(rng, augmentation.bone_field, shape, spacing_mm, FIELD_NODE_MM, order=1)
-    )
+    log = _draw_between_nodes(rng, augmentation.bone_field, shape, spacing_mm, FIELD_NODE_MM, order=1)
+    return np.exp(log)
 
 
 def draw_displacement(shape, spacing_mm, augmentation: Augmentation) -> np.ndarray:
-    """Whence each voxel of a bent patch comes: shift in mm along each axis, ``(3, x, y, z)``, cubic."""
+    """Displacement (mm) from each output voxel to its source, shape ``(3, x, y, z)``; cubic splines."""
     rng, sd_mm = np.random.default_rng([augmentation.noise_seed, 2]), augmentation.elastic_mm
     if not sd_mm:
         return np.zeros((3, 1, 1, 1), np.float32)
@@ -214,11 +212,9 @@ def _draw_between_nodes(rng, sd, shape, spacing_mm, node_mm: float, order: int) 
 def draw_noise(shape, spacing_mm, augmentation: Augmentation) -> np.ndarray:
     """Gaussian noise of SD ``noise_hu``, correlated in plane over ``noise_grain_mm`` as CT's is; float32."""
     noise = np.random.default_rng(augmentation.noise_seed).standard_normal(shape, dtype=np.float32)
-    for axis in (0, 1):
-        if augmentation.noise_grain_mm:
-            noise = gaussian_filter1d(
-                noise, augmentation.noise_grain_mm / spacing_mm[axis], axis, mode="wrap"
-            )
+    if grain_mm := augmentation.noise_grain_mm:
+        for axis in (0, 1):
+            noise = gaussian_filter1d(noise, grain_mm / spacing_mm[axis], axis, mode="wrap")
     return noise * np.float32(augmentation.noise_hu / noise.std())
 
 

@@ -9,7 +9,7 @@ from skimage.filters import threshold_otsu
 from hipqct.errors import AnatomyError
 from hipqct.image import Image
 from hipqct.resample import interpolate_map
-from hipqct.solid import air_outside, bounding_box
+from hipqct.solid import air_outside, bounding_box, largest_component
 
 # A trained network is sure of most of a femur: its best voxels are near 1. Below this no voxel is.
 MIN_PEAK_PROBABILITY = 0.5
@@ -23,20 +23,21 @@ PLAUSIBLE_MM3 = (30_000.0, 500_000.0)
 # A femur leaves a scan of the hip at its lowest slice, unless it is whole. What ends higher is a piece of
 # pelvis, or a femur whose shaft was lost: above the joint, masks ended 18-21 mm higher.
 MAX_GAP_BELOW_MM, WHOLE_FEMUR_MM = 9.0, 300.0
-# The mask's volume hangs on the threshold where the network is in doubt. On 14 hips (6 phantoms, 8 of real or
-# real-shaped anatomy, one early network) this share was 0.09-0.14 where Dice was above 0.93, else above 0.3.
+# Where the network is in doubt, the mask's volume depends on the threshold. On 14 hips (6 phantoms, 8 of real
+# or real-shaped anatomy, one early network) this share was 0.09-0.14 for a Dice above 0.93, else above 0.3.
 DOUBTFUL_PROBABILITY = (0.25, 0.75)
 MAX_DOUBTFUL_SHARE = 0.2
 # A second component this large is no speck: the other femur, a piece of pelvis, or a femur cut in two.
 SECOND_COMPONENT_MM3 = 1_000.0
-# Threshold on a map that is 1 within the mask's filled parts and cut off outside its component.
+# Voxels kept round the mask before interpolation.
 HALO_VOXELS = 2
-# Probabilities between the two classes that no voxel has.
+# Gap of probability above which no voxel lies between the classes.
 WIDE_GAP = 0.05
-# How near bone is to the field of view's end to be cut by it; how far round the mask that end is looked for.
-EDGE_PIXELS, AROUND_PIXELS = 2, 10
-FACES = ndimage.generate_binary_structure(3, 1)
-SLICE_FACES = FACES[:, :, 1:2]
+# Bone this near to the end of the field of view may be cut by it.
+EDGE_PIXELS = 2
+# That end is looked for this far round the mask.
+AROUND_PIXELS = 10
+SLICE_FACES = ndimage.generate_binary_structure(3, 1)[:, :, 1:2]
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,19 @@ def segment_probability(probability: Image, lowest_slice: int = 0, highest_slice
     if peak < MIN_PEAK_PROBABILITY:
         raise _no_femur(f"its largest probability is {peak:.2f}, at least {MIN_PEAK_PROBABILITY} is needed")
     threshold = _middle_otsu(array) if array.min() < peak else peak / 2
-    labels, components = ndimage.label(array > threshold, FACES)
-    sizes_mm3 = np.bincount(labels.ravel(), minlength=2)[1:] * probability.voxel_volume_mm3
+    largest, sizes = largest_component(array > threshold)
+    sizes_mm3 = sizes * probability.voxel_volume_mm3
     if not MIN_COMPONENT_MM3 <= sizes_mm3.max() <= MAX_COMPONENT_MM3:
         raise _no_femur(
             f"the largest piece is {sizes_mm3.max():,.0f} mm3, {MIN_COMPONENT_MM3:,.0f} to "
             f"{MAX_COMPONENT_MM3:,.0f} mm3 are possible"
         )
-    mask = fill_holes(labels == np.argmax(sizes_mm3) + 1)
+    mask = fill_holes(largest)
     _check_reaches_down(mask, lowest_slice, probability.spacing_mm[2])
     low, high = DOUBTFUL_PROBABILITY
     doubtful_share = np.count_nonzero((array > low) & (array < high)) / np.count_nonzero(mask)
     flags = _flags(mask, highest_slice, doubtful_share, probability.voxel_volume_mm3, sizes_mm3)
-    return BoneMask(probability.with_array(mask), threshold, components, doubtful_share, flags)
+    return BoneMask(probability.with_array(mask), threshold, len(sizes), doubtful_share, flags)
 
 
 def _check_reaches_down(mask: np.ndarray, lowest_slice: int, slice_mm: float) -> None:
@@ -164,17 +165,14 @@ def mask_on_grid(probability: Image, bone: BoneMask, target: Image) -> Image:
     after it, the largest component is kept, so that the masks on all grids show one femur.
     """
     mask = bone.mask.array
-    near = ndimage.binary_dilation(mask, FACES, iterations=HALO_VOXELS)
+    near = ndimage.binary_dilation(mask, iterations=HALO_VOXELS)
     level = np.where(near, probability.array, 0).astype(np.float32)
     level = np.where(mask & (level <= bone.otsu_threshold), 1, level)
     level = np.where(~mask, np.minimum(level, bone.otsu_threshold), level)
     box, part = _part_of(target, bone.mask)
     inside = interpolate_map(probability.with_array(level), part) > bone.otsu_threshold
-    labels, components = ndimage.label(inside, FACES)
-    if components > 1:
-        inside = labels == np.argmax(np.bincount(labels.ravel())[1:]) + 1
     whole = np.zeros(target.shape, bool)
-    whole[box] = fill_holes(inside)
+    whole[box] = fill_holes(largest_component(inside)[0])
     return target.with_array(whole)
 
 

@@ -4,8 +4,9 @@ import numpy as np
 from scipy import ndimage
 
 from hipqct.errors import AnatomyError
+from hipqct.hounsfield import AIR_HU
 from hipqct.image import Image
-from hipqct.resample import AIR_HU
+from hipqct.solid import largest_component
 
 COARSE_MM = 3.0  # the hip is looked for on voxels about this large
 BODY_HU = -300.0  # between fat and air
@@ -32,7 +33,7 @@ TROCHANTER_BULGE_MM = (8.0, 85.0)
 NECK_HEIGHT_MM = 90.0
 LONG_SCAN_MM = 260.0
 HIP_BELOW_PUBIS_MM, HIP_ABOVE_PUBIS_MM = 70.0, 90.0
-# Which hip a view of one shows is told from three signs, each counted only when it is clear.
+# Which hip a view of one shows follows from three signs, each counted only when it is clear.
 SHAFT_TO_PELVIS_MM = 30.0
 OFF_CENTRE_MM = 40.0
 CUT_SHARE, SKIN_SHARE = 0.4, 0.15
@@ -41,7 +42,7 @@ CUT_SHARE, SKIN_SHARE = 0.4, 0.15
 def locate_hip(ct: Image, side: str) -> np.ndarray:
     """Find the middle of a proximal femur from the image itself.
 
-    The patient's left is where x grows; left and right are told from the body's midline, or, where only one
+    The patient's left is where x grows; left and right follow from the body's midline, or, where only one
     hip is in view, from the shaft, which lies to the outside of head and pelvis. The middle is placed inwards
     of the outermost point of the greater trochanter, so that a crop of 150 mm holds the whole femur.
 
@@ -125,10 +126,9 @@ def _find_bone(coarse: np.ndarray, step_mm: np.ndarray) -> tuple[np.ndarray, np.
     tissue = coarse > BODY_HU
     radius = max(1, round(TABLE_MM / step_mm[0]))
     disk = np.hypot(*np.mgrid[-radius : radius + 1, -radius : radius + 1]) <= radius
-    labels, pieces = ndimage.label(ndimage.binary_opening(tissue, disk[:, :, None]))
-    if pieces == 0:
+    body, _ = largest_component(ndimage.binary_opening(tissue, disk[:, :, None]))
+    if not body.any():
         raise AnatomyError("no body is seen in the scan: it holds air only")
-    body = labels == np.argmax(np.bincount(labels.ravel())[1:]) + 1
     body = ndimage.binary_fill_holes(ndimage.binary_dilation(body, disk[:, :, None]) & tissue)
     inside = body.copy()
     rows = np.flatnonzero(body.any((0, 2)))
@@ -240,6 +240,7 @@ def crop_roi(ct: Image, center_mm, pixels: int = 192, pixel_mm: float | None = 0
     """Cut a square crop in plane round a position, on every slice; air (-1024 HU) outside the scan.
 
     Args:
+        ct: HU, slices along the third axis.
         center_mm: world position; its place along the slices does not matter.
         pixels: side of the square; the box is half-open.
         pixel_mm: pixel size to interpolate to (linear), or None for the scan's own pixels, untouched.
@@ -255,7 +256,7 @@ def crop_roi(ct: Image, center_mm, pixels: int = 192, pixel_mm: float | None = 0
         first = np.rint(first)
     origin_mm = tuple(ct.to_world((*first, 0)))
     shape = (pixels, pixels, ct.shape[2])
-    target = Image(np.broadcast_to(np.int16(0), shape), spacing_mm, origin_mm, ct.direction)
+    target = Image.empty(shape, spacing_mm, origin_mm, ct.direction)
     if pixel_mm is None:
         return target.with_array(_cut(ct.array, first.astype(int), pixels))
     array = np.empty(shape, np.int16)

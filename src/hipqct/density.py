@@ -12,7 +12,7 @@ from hipqct.image import Image
 SLOPE_RANGE = (0.05, 15.0)
 BASES = ("K2HPO4", "HA")  # what phantoms' rods are made of: mg/cm3 of which a density counts
 MM3_PER_CM3 = 1000.0
-# What phantoms give on scanners in use; another calibration is told of. A swapped pair, the inverse slope (HU
+# What phantoms give on scanners in use; another calibration is flagged. A swapped pair, the inverse slope (HU
 # per mg/cm3, 1.25 to 1.7) and an intercept of HU's offset lie outside.
 USUAL_SLOPE, USUAL_INTERCEPT_MG_CM3 = (0.5, 1.2), (-60.0, 60.0)
 # Whole femurs with marrow, thin and thick.

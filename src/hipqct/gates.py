@@ -1,4 +1,4 @@
-"""A mask and its meshes in numbers, and their gates: a clean mesh of a wrong mask is the trap."""
+"""Plausibility checks of a mask and its meshes: a valid mesh can come from a wrong mask."""
 
 import numpy as np
 
@@ -8,9 +8,8 @@ from hipqct.loads import overlapping_nodes
 from hipqct.material import MaterialBins, material_name
 from hipqct.mesh import (
     DISTAL_SLAB_MM,
-    HexMesh,
+    Mesh,
     Surface,
-    TetMesh,
     boundary_faces,
     corner_jacobians_mm3,
     dihedral_angles_deg,
@@ -62,13 +61,11 @@ LIMITS = {
     "hex_modulus_max_mpa": (None, 25_000),
     "tet_modulus_max_mpa": (None, 25_000),
 }
-
-
 DISTAL_NEXT_MM = 15.0  # what the held slab's sections are compared with
 
 
 def mask_facts(mask: Image, slab_mm: float = DISTAL_SLAB_MM) -> dict:
-    """Volume of the solid mask, what had to be mended in it, and which ends of the image it touches.
+    """Volume of the solid mask, what had to be corrected in it, and which ends of the image it touches.
 
     Args:
         slab_mm: depth of the slab that load cases hold.
@@ -92,11 +89,9 @@ def _distal_slab_share(upwards: np.ndarray, slice_mm: float, slab_mm: float) -> 
     sections = upwards.sum(axis=(0, 1))
     sections = sections[sections > 0]
     slab, above = (max(1, round(mm / slice_mm)) for mm in (slab_mm, DISTAL_NEXT_MM))
-    return (
-        float(sections[:slab].mean() / np.median(sections[slab : slab + above]))
-        if len(sections) > slab
-        else 1.0
-    )
+    if len(sections) <= slab:
+        return 1.0
+    return float(sections[:slab].mean() / np.median(sections[slab : slab + above]))
 
 
 def surface_facts(surface: Surface, mask_volume_mm3: float) -> dict:
@@ -113,7 +108,7 @@ def surface_facts(surface: Surface, mask_volume_mm3: float) -> dict:
     }
 
 
-def tet_facts(mesh: TetMesh, mask_volume_mm3: float, bins: MaterialBins | None) -> dict:
+def tet_facts(mesh: Mesh, mask_volume_mm3: float, bins: MaterialBins | None) -> dict:
     """Size, volume error, worst angle, boundary and sets (members of each) of a tetrahedral mesh."""
     volumes_mm3 = tet_volumes_mm3(mesh.points_mm, mesh.cells)
     boundary = Surface(mesh.points_mm, boundary_faces(mesh.cells[:, :4]))
@@ -137,7 +132,7 @@ def _element_sets(elements: int, bins: MaterialBins | None) -> dict[str, int]:
     return {"ALL": elements} | {material_name(i): int(count) for i, count in enumerate(counts)}
 
 
-def hex_facts(mesh: HexMesh, mask_volume_mm3: float, bins: MaterialBins | None) -> dict:
+def hex_facts(mesh: Mesh, mask_volume_mm3: float, bins: MaterialBins | None) -> dict:
     """Size, volume error, worst Jacobian and sets (members of each) of a hexahedral mesh."""
     volume_mm3 = len(mesh.cells) * mesh.facts["cube_mm"] ** 3
     return {
@@ -168,7 +163,7 @@ def check_gates(facts: dict, limits: dict) -> dict:
     """Every check with its value and limits; one that does not pass becomes a flag of the same name.
 
     A shaft cut by the lowest slice is how hip scans are and no gate; a head cut by the highest is one.
-    What cannot be looked at is left out: ``no_anatomical_frame`` or ``uncalibrated`` then tells why.
+    What cannot be looked at is left out: ``no_anatomical_frame`` or ``uncalibrated`` then says why.
 
     Args:
         facts: of mesh.json; before there are meshes, those of mask and anatomy alone.

@@ -2,11 +2,13 @@
 
 import numpy as np
 from scipy import ndimage
+from scipy.optimize import brentq
 
 from hipqct.errors import MeshError
 from hipqct.image import Image
-from hipqct.mesh import DISTAL_SLAB_MM, HEX_CORNERS, HexMesh
-from hipqct.solid import bounding_box, solid_mask
+from hipqct.mesh import DISTAL_SLAB_MM, HEX_CORNERS, Mesh
+from hipqct.resample import overlap_lengths
+from hipqct.solid import bounding_box, largest_component, solid_mask
 from hipqct.surface import LevelSet, smooth_level_set
 
 # Keyak's edge length, and the half of a cube that makes it bone. The fraction moves stiffness: 0.3 gives
@@ -19,8 +21,14 @@ HEIGHT_TOLERANCE_MM = 1e-6  # multiples of a cube like 1.2 mm are rounded
 CUBES_ROUND_AN_INNER_NODE = 8
 # What a cube's bone fraction is counted in: the mask's voxels, or its smooth level set, as tetrahedra are.
 SHAPES = ("mask", "surface")
-# Points of the level set to a cube's edge are this near or nearer; the level is found by halving.
-SAMPLE_MM, SAMPLES_MIN, HALVINGS, LEVEL_REACH_MM = 0.5, 3, 40, 5.0
+# About the distance of the points at which the level set is sampled in every cube.
+SAMPLE_MM = 0.5
+# Fewest of them along an edge of a cube.
+SAMPLES_MIN = 3
+# How far from level 0, to both sides, the level that holds the mask's volume is looked for.
+LEVEL_REACH_MM = 5.0
+# A bone fraction is then off by less than 1e-10.
+LEVEL_TOLERANCE_MM = 1e-11
 
 
 def build_hexahedra(
@@ -31,7 +39,7 @@ def build_hexahedra(
     shape: str = "mask",
     level_set: LevelSet | None = None,
     slab_mm: float = DISTAL_SLAB_MM,
-) -> HexMesh:
+) -> Mesh:
     """Cubes of ``cube_mm`` along the image's axes, where at least ``bone_fraction_min`` of them is mask.
 
     Shares and means are exact integrals over the overlap of cubes and voxels, so any spacing fits any
@@ -55,7 +63,7 @@ def build_hexahedra(
         highest layer, the head's top in a hip scan) and ``SURFACE`` (every node on a free face).
 
     Raises:
-        MeshError: the mask is empty, or nowhere thick enough for a cube.
+        MeshError: the mask is empty, nowhere thick enough for a cube, or too thin for a smooth surface.
         ValueError: ``cube_mm``, ``bone_fraction_min`` or ``shape`` make no sense, or an image is on another
             grid.
     """
@@ -63,7 +71,7 @@ def build_hexahedra(
     solid, _ = solid_mask(mask.array)
     box = bounding_box(solid)
     inside = solid[box].astype(float)
-    first, counts, steps = _cube_grid(inside, mask, box, cube_mm)
+    first, counts, steps = _cube_grid(inside, mask, cube_mm)
     start = [side.start for side in box]
     if shape == "surface":
         first, counts = _one_cube_more(first, counts, steps, mask)
@@ -93,10 +101,12 @@ def build_hexahedra(
     height_mm = up * cube_mm * points_index[:, 2]
     node_sets = _node_sets(height_mm, cells, slab_mm)
     facts["set_depths_mm"] = {"DISTAL_SLAB": float(np.ptp(height_mm[node_sets["DISTAL_SLAB"]]))}
-    return HexMesh(points_mm, cells, cell_data, node_sets, facts)
+    return Mesh(points_mm, cells, cell_data, node_sets, facts)
 
 
-def _check_arguments(mask, images, cube_mm, bone_fraction_min, shape):
+def _check_arguments(
+    mask: Image, images: dict[str, np.ndarray], cube_mm: float, bone_fraction_min: float, shape: str
+) -> None:
     if shape not in SHAPES:
         raise ValueError(f"shape must be one of {SHAPES}, got {shape!r}")
     if not cube_mm > 0:
@@ -108,8 +118,11 @@ def _check_arguments(mask, images, cube_mm, bone_fraction_min, shape):
             raise ValueError(f"image {name} must have the mask's shape {mask.shape}, got {array.shape}")
 
 
-def _cube_grid(inside, mask, box, cube_mm):
-    """First face (fractional index in the box), number and length (in voxels) of cubes along each axis."""
+def _cube_grid(inside: np.ndarray, mask: Image, cube_mm: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First face (fractional index in ``inside``), number and length (in voxels) of cubes along each axis.
+
+    ``inside``: the mask's voxels within its bounding box.
+    """
     steps = cube_mm / np.array(mask.spacing_mm)
     size = np.array(inside.shape)
     middle = np.rint(np.array(ndimage.center_of_mass(inside)) + 0.5) - 0.5
@@ -121,14 +134,18 @@ def _cube_grid(inside, mask, box, cube_mm):
     return first, counts, steps
 
 
-def _one_cube_more(first, counts, steps, mask):
+def _one_cube_more(
+    first: np.ndarray, counts: np.ndarray, steps: np.ndarray, mask: Image
+) -> tuple[np.ndarray, np.ndarray]:
     """The grid with a cube more on every side but the lowest, where the smooth surface may pass the mask."""
     below = np.array([1, 1, 0 if mask.direction[2, 2] >= 0 else 1])
     return first - below * steps, counts + np.array([2, 2, 1])
 
 
-def _surface_fraction(level_set, first, counts, cube_mm):
-    """Share of every cube inside the mask's smooth level set, at the level that holds the mask's volume.
+def _surface_fraction(
+    level_set: LevelSet, first: np.ndarray, counts: np.ndarray, cube_mm: float
+) -> np.ndarray:
+    """Share of every cube inside the mask's smooth level set, at the level that holds the mask's volume, 3-D.
 
     The level set is about a distance in mm, so a sample point near the level counts in part.
     """
@@ -139,54 +156,60 @@ def _surface_fraction(level_set, first, counts, cube_mm):
         index = first[axis] + (np.arange(count * parts) + 0.5) * sample_mm / spacing_mm[axis]
         place = (index - level_set.start[axis]) / level_set.step[axis]
         height_mm = _interpolate(height_mm, place, axis)
-    samples = level_set.volume_mm3 / sample_mm**3
-    low_mm, high_mm = -LEVEL_REACH_MM, LEVEL_REACH_MM
-    for _ in range(HALVINGS):
-        level_mm = (low_mm + high_mm) / 2
-        share = np.clip(0.5 + (height_mm - level_mm) / sample_mm, 0, 1)
-        low_mm, high_mm = (level_mm, high_mm) if share.sum() > samples else (low_mm, level_mm)
+
+    def share(level_mm):
+        return np.clip(0.5 + (height_mm - level_mm) / sample_mm, 0, 1)
+
+    def excess_mm3(level_mm):
+        return share(level_mm).sum() * sample_mm**3 - level_set.volume_mm3
+
+    if excess_mm3(-LEVEL_REACH_MM) < 0 or excess_mm3(LEVEL_REACH_MM) > 0:
+        raise MeshError(
+            f"no smooth surface within {LEVEL_REACH_MM:g} mm of the mask's holds the mask's "
+            f"{level_set.volume_mm3:.0f} mm3: the mask is too thin, correct it or set hex_shape to mask"
+        )
+    level_mm = brentq(excess_mm3, -LEVEL_REACH_MM, LEVEL_REACH_MM, xtol=LEVEL_TOLERANCE_MM)
     nx, ny, nz = counts
-    return share.reshape(nx, parts, ny, parts, nz, parts).mean(axis=(1, 3, 5))
+    return share(level_mm).reshape(nx, parts, ny, parts, nz, parts).mean(axis=(1, 3, 5))
 
 
-def _interpolate(array, place, axis):
-    """Values of ``array`` at fractional places along one axis, linear; its ends go on."""
+def _interpolate(array: np.ndarray, place: np.ndarray, axis: int) -> np.ndarray:
+    """Values of a 3-D ``array`` at fractional places along one axis, linear; its ends go on."""
     place = np.clip(place, 0, array.shape[axis] - 1)
     low = np.minimum(place.astype(int), array.shape[axis] - 2)
     weight = (place - low).reshape([-1 if i == axis else 1 for i in range(3)])
     return array.take(low, axis) * (1 - weight) + array.take(low + 1, axis) * weight
 
 
-def _overlap(first, count, step, voxels):
+def _overlap(first: float, count: int, step: float, voxels: int) -> np.ndarray:
     """Length (in voxels) that each cube shares with each voxel along one axis, shape ``(count, voxels)``."""
-    cube = first + np.arange(count)[:, None] * step
-    voxel = np.arange(voxels)[None, :] - 0.5
-    return np.clip(np.minimum(cube + step, voxel + 1) - np.maximum(cube, voxel), 0, None)
+    cubes = first + np.arange(count) * step
+    return overlap_lengths(cubes, cubes + step, np.arange(voxels + 1) - 0.5)
 
 
-def _integrate(array, overlaps):
+def _integrate(array: np.ndarray, overlaps: list[np.ndarray]) -> np.ndarray:
     """Sum of ``array`` over the voxels in each cube, in voxel volumes."""
     for overlap in overlaps:  # contracts the leading axis and appends the cubes': x, y, z come out in order
         array = np.tensordot(array, overlap, axes=(0, 1))
     return array
 
 
-def _largest_set(kept, mask, cube_mm):
-    """The largest face-connected set of cubes, and how many cubes lie outside it."""
-    labels, count = ndimage.label(kept)
-    if count == 0:
+def _largest_set(kept: np.ndarray, mask: Image, cube_mm: float) -> tuple[np.ndarray, int]:
+    """The largest face-connected set of cubes (3-D, boolean), and how many cubes lie outside it."""
+    largest, sizes = largest_component(kept)
+    if not len(sizes):
         raise MeshError(
             f"the mask of {mask.array.astype(bool).sum()} voxels is nowhere thick enough for a cube of "
             f"{cube_mm:g} mm: mend the mask or choose smaller cubes"
         )
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    largest = labels == sizes.argmax()
-    return largest, int(sizes.sum() - largest.sum())
+    return largest, int(sizes.sum() - sizes.max())
 
 
-def _nodes_and_cells(corner_index, shape):
-    """Grid positions of the nodes in use (z slowest) and the cells' node numbers in C3D8 order."""
+def _nodes_and_cells(corner_index: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Grid positions of the nodes in use ``(n, 3)``, z slowest, and the cells' nodes ``(m, 8)``, C3D8 order.
+
+    ``corner_index``: of the lowest corner of every cube, shape ``(m, 3)``; ``shape``: of the grid of cubes.
+    """
     nx, ny = shape[0] + 1, shape[1] + 1
     corners = corner_index[:, None, :] + HEX_CORNERS
     flat = corners[..., 0] + nx * (corners[..., 1] + ny * corners[..., 2])
@@ -195,7 +218,7 @@ def _nodes_and_cells(corner_index, shape):
     return points_index, cells.reshape(-1, 8)
 
 
-def _node_sets(height_mm, cells, slab_mm):
+def _node_sets(height_mm: np.ndarray, cells: np.ndarray, slab_mm: float) -> dict[str, np.ndarray]:
     """Lowest, highest and surface nodes, and the slab at the lower end, from the nodes' heights."""
     cubes_round_node = np.bincount(cells.ravel(), minlength=len(height_mm))
     return {

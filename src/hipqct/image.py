@@ -39,6 +39,12 @@ class Image:
         object.__setattr__(self, "origin_mm", tuple(float(o) for o in self.origin_mm))
         object.__setattr__(self, "direction", np.asarray(self.direction, dtype=float).reshape(3, 3))
 
+    @classmethod
+    def empty(cls, shape, spacing_mm, origin_mm=(0.0, 0.0, 0.0), direction=None) -> "Image":
+        """An image's place in the world without its voxels: read-only zeros that take no memory."""
+        voxels = np.broadcast_to(np.int16(0), tuple(shape))
+        return cls(voxels, spacing_mm, origin_mm, np.eye(3) if direction is None else direction)
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """Voxels along x, y, z."""
@@ -90,19 +96,31 @@ def lps_axes(direction: np.ndarray) -> tuple[tuple[int, int, int], list[bool]]:
 
 
 def reorient_to_lps(image: Image) -> Image:
-    """The same image with its axes permuted and flipped to the nearest LPS axial grid, z ascending.
+    """The same image with its axes permuted and flipped to the nearest LPS axial grid, z ascending; a copy.
 
     Array axis 0 then points most nearly to the patient's left, 1 to the back, 2 to the head. No voxel is
     interpolated and each keeps its world position: obliquity of less than 45 degrees stays in ``direction``.
     """
+    view = view_in_lps(image)
+    return view.with_array(np.ascontiguousarray(view.array))
+
+
+def view_in_lps(image: Image) -> Image:
+    """As `reorient_to_lps`, with the voxels where they are in memory."""
     axes, flipped = lps_axes(image.direction)
     corner = np.zeros(3)
     for axis, flip in zip(axes, flipped, strict=True):
         corner[axis] = image.shape[axis] - 1 if flip else 0
     array = image.array.transpose(axes)[tuple(slice(None, None, -1 if flip else 1) for flip in flipped)]
     return Image(
-        np.ascontiguousarray(array),
+        array,
         tuple(image.spacing_mm[axis] for axis in axes),
         tuple(image.to_world(corner)),
         image.direction[:, axes] * np.where(flipped, -1.0, 1.0),
     )
+
+
+def share_outside(mask: Image, box: Image) -> float:
+    """The share of the mask's voxels whose centres lie outside the box of another image's voxels."""
+    index = box.to_index(mask.to_world(np.argwhere(mask.array > 0)))
+    return float(1 - ((index >= -0.5) & (index <= np.array(box.shape) - 0.5)).all(axis=1).mean())

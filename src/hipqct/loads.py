@@ -6,7 +6,7 @@ import numpy as np
 
 from hipqct.anatomy import FemurFrame
 from hipqct.errors import MeshError
-from hipqct.mesh import HexMesh, Surface, TetMesh
+from hipqct.mesh import Mesh, Surface
 
 DISTAL_SLAB, HEAD, TROCHANTER = "DISTAL_SLAB", "HEAD_", "TROCHANTER_"
 FIXATIONS = ("clamped", "hinged")
@@ -24,12 +24,13 @@ class LoadCase:
 
     Args:
         name: ``stance`` or ``fall``, or what the user calls it.
-        head_cap_deg: the cap is embedded up to a plane square to the push that cuts the head's sphere at
-            this angle about it: a volume, whose stiffness does not hang on how a mesh draws the surface.
-        contact_depth_mm: the trochanter rests on a frictionless plate square to the push, embedded so deep;
-            0: no plate.
+        head_cap_deg: the cap is embedded up to a plane perpendicular to the push that cuts the head's
+            sphere at this angle about it: a volume, whose stiffness does not depend on how a mesh draws the
+            surface.
+        contact_depth_mm: the trochanter rests on a frictionless plate perpendicular to the push, embedded so
+            deep; 0: no plate.
         distal: ``clamped``: the slab's nodes are held; ``hinged``: the slab is rigid and may turn about the
-            axis through its centroid that is square to shaft and push.
+            axis through its centroid that is perpendicular to shaft and push.
         displacement_mm: the cap's; the models are linear, so it only scales.
         source: where angles and fixation come from.
     """
@@ -62,16 +63,14 @@ def push_direction(case: LoadCase, frame: FemurFrame) -> np.ndarray:
 
 
 def hinge_axis(case: LoadCase, frame: FemurFrame) -> np.ndarray:
-    """Unit vector square to shaft and push."""
+    """Unit vector perpendicular to shaft and push."""
     axis = np.cross(frame.shaft_axis, push_direction(case, frame))
     if np.linalg.norm(axis) < 1e-6:
         raise MeshError(f"load case {case.name} pushes along the shaft, so a hinge has no axis: clamp it")
     return axis / np.linalg.norm(axis)
 
 
-def add_load_sets(
-    mesh: HexMesh | TetMesh, frame: FemurFrame, cases: list[LoadCase], surface: Surface
-) -> None:
+def add_load_sets(mesh: Mesh, frame: FemurFrame, cases: list[LoadCase], surface: Surface) -> None:
     """Add the cap's and the plate's node sets of every case to a mesh, apart from the held slab.
 
     Cap and plate are placed by the frame and the bone's smooth surface, not by the mesh's own outermost
@@ -133,7 +132,7 @@ def _plate_height_mm(push: np.ndarray, frame: FemurFrame, points_mm: np.ndarray)
     return float((points_mm @ push)[_is_lateral(points_mm, frame)].max(initial=-np.inf))
 
 
-def overlapping_nodes(mesh: HexMesh | TetMesh) -> int:
+def overlapping_nodes(mesh: Mesh) -> int:
     """Nodes in two sets that must be apart: the distal slab, and a case's head and trochanter."""
     count = 0
     for name, head in mesh.node_sets.items():

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from hipqct.image import Image
-from hipqct.mesh import TetMesh
+from hipqct.mesh import Mesh
 from hipqct.solid import bounding_box
 
 POINTS_AT_ONCE = 2_000_000
@@ -54,12 +54,12 @@ def extend_beyond(image: Image, mask: Image) -> Image:
 
 
 def mean_over_tetrahedra(
-    mesh: TetMesh, image: Image, parts: int, of_voxels: dict[str, Callable]
+    mesh: Mesh, image: Image, parts: int, of_voxels: dict[str, Callable]
 ) -> dict[str, np.ndarray]:
     """Means over each element of functions of the image's values.
 
     A function is taken of the voxels, and its values are trilinear between them, as in Bonemat's version 3:
-    for a law that is not straight this is not the law of the interpolated value.
+    for a non-linear law this differs from the law of the interpolated value.
 
     Args:
         parts: see `integration_points`.

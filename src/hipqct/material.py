@@ -15,6 +15,8 @@ from hipqct.errors import MeshError
 
 MG_CM3_PER_G_CM3 = 1000.0
 UNIT = "g/cm3"  # of every law: their constants are in it
+# Cell array of the binned modulus, which the decks hold, beside the element's own ``youngs_modulus_mpa``.
+SOLVED_MODULUS = "material_modulus_mpa"
 
 
 @dataclass(frozen=True)

@@ -33,16 +33,16 @@ class Surface:
 
 
 @dataclass(frozen=True)
-class HexMesh:
-    """A voxel hexahedral mesh in LPS world millimetres.
+class Mesh:
+    """A mesh of cubes or of quadratic tetrahedra in LPS world millimetres.
 
     Args:
         points_mm: nodes, shape ``(n, 3)``.
-        cells: node indices in C3D8 order, shape ``(m, 8)``, all Jacobians positive.
-        cell_data: one value per cell by name: ``bone_fraction`` (share of the cube inside the mask, 0 to 1)
-            and the mean over the cube's part inside the mask of every image given.
+        cells: node indices, all Jacobians positive: ``(m, 8)`` in C3D8 order, or ``(m, 10)`` in C3D10 order,
+            four corners, then the middles of `TET_EDGES`.
+        cell_data: one value per cell by name, as the mean of an image over the cell's part inside the mask.
         node_sets: name to node indices, 0-based, ascending.
-        facts: what building it found (grid, cubes dropped).
+        facts: what building it found (element size, cubes dropped).
     """
 
     points_mm: np.ndarray
@@ -51,24 +51,10 @@ class HexMesh:
     node_sets: dict[str, np.ndarray] = field(default_factory=dict)
     facts: dict = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class TetMesh:
-    """A mesh of quadratic tetrahedra in LPS world millimetres.
-
-    Args:
-        points_mm: nodes, shape ``(n, 3)``.
-        cells: node indices in C3D10 order, shape ``(m, 10)``: four corners, then the middles of `TET_EDGES`.
-        cell_data: one value per cell by name.
-        node_sets: name to node indices, 0-based, ascending.
-        facts: what building it found.
-    """
-
-    points_mm: np.ndarray
-    cells: np.ndarray
-    cell_data: dict[str, np.ndarray] = field(default_factory=dict)
-    node_sets: dict[str, np.ndarray] = field(default_factory=dict)
-    facts: dict = field(default_factory=dict)
+    @property
+    def element(self) -> str:
+        """Abaqus' name of the elements, ``C3D8`` or ``C3D10``."""
+        return f"C3D{self.cells.shape[1]}"
 
 
 def surface_area_mm2(surface: Surface) -> float:
@@ -146,6 +132,12 @@ def tet_volumes_mm3(points_mm: np.ndarray, tets: np.ndarray) -> np.ndarray:
     """Signed volumes of tetrahedra (corners first), shape ``(m,)``; negative ones are inside out."""
     a, b, c, d = (points_mm[tets[:, i]] for i in range(4))
     return np.einsum("ij,ij->i", np.cross(b - a, c - a), d - a) / 6
+
+
+def cell_volumes_mm3(mesh: Mesh) -> np.ndarray:
+    """Volumes of a mesh's cubes or tetrahedra, shape ``(m,)``."""
+    volumes_mm3 = hex_volumes_mm3 if mesh.element == "C3D8" else tet_volumes_mm3
+    return volumes_mm3(mesh.points_mm, mesh.cells)
 
 
 def dihedral_angles_deg(points_mm: np.ndarray, tets: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A picture of a hip's finite-element model: stiffness outside and inside, and its load cases."""
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import LogNorm, Normalize
@@ -8,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from hipqct.anatomy import FemurFrame
-from hipqct.mesh import HexMesh, unshared_faces
+from hipqct.mesh import Mesh, unshared_faces
 
 # Faces of a C3D8 by its corners, seen from outside counter-clockwise.
 HEX_FACES = np.array([(0, 3, 2, 1), (4, 5, 6, 7), (0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7)])
@@ -23,7 +24,7 @@ ARROW_MM = 25
 PNG_SETTINGS = {"dpi": 110, "metadata": {"Software": "hipqct"}}
 
 
-def draw_model(mesh: HexMesh, frame: FemurFrame | None, cases: dict, title: str) -> Figure:
+def draw_model(mesh: Mesh, frame: FemurFrame | None, cases: dict, title: str) -> Figure:
     """Draw the voxel model from the front and the back, cut open, and each load case's sets and push.
 
     Args:
@@ -54,15 +55,16 @@ def draw_model(mesh: HexMesh, frame: FemurFrame | None, cases: dict, title: str)
     return figure
 
 
-def _view(frame):
-    """Rows: to the right, away from the viewer, and up on the picture; the patient's right is on the left."""
+def _view(frame: FemurFrame | None) -> np.ndarray:
+    """Unit rows: to the right, away from the viewer, up on the picture; the patient's right is left."""
     if frame is None:
         return np.eye(3)
     across = frame.lateral if frame.side == "left" else -frame.lateral
     return np.stack([across, frame.posterior, frame.shaft_axis])
 
 
-def _values(mesh):
+def _values(mesh: Mesh) -> tuple[np.ndarray, Normalize, str]:
+    """What colours the cells: values ``(m,)``, their scale and its label."""
     if "youngs_modulus_mpa" in mesh.cell_data:
         values = mesh.cell_data["youngs_modulus_mpa"]
         return values, LogNorm(*STIFFNESS_RANGE_MPA, clip=True), "Young's modulus (MPa)"
@@ -70,23 +72,30 @@ def _values(mesh):
     return values, Normalize(-100, 1500, clip=True), "mean CT number (HU), no calibration"
 
 
-def _behind(mesh, frame, view):
-    """Cells behind the plane through head and shaft."""
+def _behind(mesh: Mesh, frame: FemurFrame | None, view: np.ndarray) -> np.ndarray:
+    """Numbers of the cells behind the plane through head and shaft."""
     middles = mesh.points_mm[mesh.cells].mean(axis=1) @ view[1]
     level = middles.mean() if frame is None else frame.head_center_mm @ view[1]
     return np.flatnonzero(middles >= level)
 
 
-def _out_of_plane(push):
-    """How far a push leaves the plane of the picture, in words."""
+def _out_of_plane(push: np.ndarray) -> str:
+    """How far a push (unit vector in view coordinates) leaves the plane of the picture, in words."""
     angle_deg = np.degrees(np.arcsin(np.clip(push[1], -1, 1)))
     if abs(angle_deg) < 0.5:
         return "in the plane of the picture"
     return f"{abs(angle_deg):.0f} deg {'away from' if angle_deg > 0 else 'towards'} the viewer"
 
 
-def _draw(ax, mesh, cells, view, colours, ambient=AMBIENT):
-    """Boundary faces of some cells that face the viewer, far ones first."""
+def _draw(
+    ax: Axes,
+    mesh: Mesh,
+    cells: np.ndarray,
+    view: np.ndarray,
+    colours: np.ndarray,
+    ambient: float = AMBIENT,
+) -> None:
+    """Boundary faces of some cells that face the viewer, far ones first; ``colours``: RGB of all cells."""
     faces = mesh.cells[cells][:, HEX_FACES].reshape(-1, 4)
     owner = np.repeat(cells, len(HEX_FACES))
     outer = unshared_faces(faces)
@@ -105,7 +114,7 @@ def _draw(ax, mesh, cells, view, colours, ambient=AMBIENT):
     ax.axis("off")
 
 
-def _draw_case(ax, mesh, view, case, frame):
+def _draw_case(ax: Axes, mesh: Mesh, view: np.ndarray, case: dict, frame: FemurFrame) -> None:
     """The model in grey with the case's node sets in colour and its push as an arrow."""
     colours = np.tile(_rgb(PLAIN), (len(mesh.cells), 1))
     patches = []
@@ -127,11 +136,12 @@ def _draw_case(ax, mesh, view, case, frame):
     ax.autoscale_view()
 
 
-def _rgb(colour):
+def _rgb(colour: str) -> np.ndarray:
+    """Red, green and blue, 0 to 1, of ``#rrggbb``."""
     return np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
 
 
-def _share_scale(axes):
+def _share_scale(axes: np.ndarray) -> None:
     """The same millimetres per inch, and the same height, in all panels."""
     limits = np.array([(*ax.get_xlim(), *ax.get_ylim()) for ax in axes])
     half_mm = (limits[:, 1] - limits[:, 0]).max() / 2
@@ -140,7 +150,8 @@ def _share_scale(axes):
         ax.set(xlim=(middle - half_mm, middle + half_mm), ylim=(limits[:, 2].min(), limits[:, 3].max()))
 
 
-def _scale_bar(ax):
+def _scale_bar(ax: Axes) -> None:
+    """A bar of `SCALE_BAR_MM` in the lower left corner."""
     x, y = ax.get_xlim()[0], ax.get_ylim()[0]
     ax.plot([x, x + SCALE_BAR_MM], [y, y], color="black", linewidth=2)
     ax.text(x + SCALE_BAR_MM / 2, y, f"{SCALE_BAR_MM} mm", ha="center", va="bottom", fontsize=8)

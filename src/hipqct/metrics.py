@@ -9,19 +9,6 @@ from scipy import ndimage, stats
 LIMITS_SD = 1.96
 HAUSDORFF_PERCENT = 95
 BOOTSTRAPS, FEWEST_FOR_INTERVAL = 2000, 3
-AGREEMENT = (
-    "volume_mean_mm3",
-    "volume_sd_mm3",
-    "mae_mm3",
-    "rmse_mm3",
-    "r2",
-    "r2_p",
-    "re_min_percent",
-    "re_max_percent",
-    "bias_mm3",
-    "loa_low_mm3",
-    "loa_high_mm3",
-)
 
 
 def _counts(reference: np.ndarray, predicted: np.ndarray) -> tuple[int, int, int, int]:
@@ -169,9 +156,8 @@ def bootstrap_interval(
         return statistic(*(sample[held] for sample in samples))
 
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", stats.DegenerateDataWarning
-        )  # all cases alike: the interval is a point
+        # Where all cases are alike the interval is a point.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         found = stats.bootstrap(
             (np.arange(len(members)),),
             of_groups,
@@ -200,25 +186,27 @@ def volume_agreement(reference_mm3: np.ndarray, predicted_mm3: np.ndarray) -> di
     if reference_mm3.ndim != 1 or reference_mm3.shape != predicted_mm3.shape:
         raise ValueError(f"volumes must be two lists, got {reference_mm3.shape} and {predicted_mm3.shape}")
     n = len(reference_mm3)
-    if n == 0:
-        return {"n": 0, **dict.fromkeys(AGREEMENT, float("nan"))}
     difference_mm3 = predicted_mm3 - reference_mm3
     error_percent = relative_error_percent(reference_mm3, predicted_mm3)
+    if n == 0:
+        reference_mm3 = predicted_mm3 = difference_mm3 = error_percent = np.full(1, np.nan)
+    r2, r2_p = determination(reference_mm3, predicted_mm3)
     bias_mm3 = difference_mm3.mean()
     limit_mm3 = LIMITS_SD * np.std(difference_mm3, ddof=1) if n > 1 else float("nan")
-    values = (
-        reference_mm3.mean(),
-        reference_mm3.std(),
-        np.abs(difference_mm3).mean(),
-        np.sqrt(np.mean(difference_mm3**2)),
-        *determination(reference_mm3, predicted_mm3),
-        error_percent.min(),
-        error_percent.max(),
-        bias_mm3,
-        bias_mm3 - limit_mm3,
-        bias_mm3 + limit_mm3,
-    )
-    return {"n": n, **{key: float(value) for key, value in zip(AGREEMENT, values, strict=True)}}
+    agreement = {
+        "volume_mean_mm3": reference_mm3.mean(),
+        "volume_sd_mm3": reference_mm3.std(),
+        "mae_mm3": np.abs(difference_mm3).mean(),
+        "rmse_mm3": np.sqrt(np.mean(difference_mm3**2)),
+        "r2": r2,
+        "r2_p": r2_p,
+        "re_min_percent": error_percent.min(),
+        "re_max_percent": error_percent.max(),
+        "bias_mm3": bias_mm3,
+        "loa_low_mm3": bias_mm3 - limit_mm3,
+        "loa_high_mm3": bias_mm3 + limit_mm3,
+    }
+    return {"n": n} | {name: float(value) for name, value in agreement.items()}
 
 
 def determination(reference: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:

@@ -10,17 +10,17 @@ import numpy as np
 from scipy import ndimage, sparse
 
 from hipqct.errors import ScanError
+from hipqct.hounsfield import AIR_HU
 from hipqct.image import Image
 
-AIR_HU = -1024
 SLICE_RANGE_MM = (0.5, 5.0)
 # Scanners write 2-mm spacing as 1.99 or 2.01; the new slices are then 2.985 or 3.015 mm apart.
 GROUP_SPACING_MM, GROUP_TOLERANCE_MM = 2.0, 0.01
 GROUP_SLICES, GROUP_SAMPLES, GROUP_SLICE_MM = 3, 6, 3.0
 # A slab at the stack's upper end becomes a slice when at least this share of it lies in the scan.
 END_SHARE = 0.5
-# How far, in voxels, a mask is moved so that halves at its two faces are decided in opposite ways: taken for
-# inside at both, they made masks on 1.5-mm slices 3 to 5 % larger.
+# Shift in voxels that breaks ties: of voxels covered by exactly half, those at one face count and those at
+# the other do not, so volumes stay unbiased.
 TIE_BREAK = 1e-4
 CHUNK_COLUMNS = 16  # columns of pixels at a time: bounds the memory of float copies
 ALIGNED = 1e-6  # largest difference of direction cosines between two grids with parallel axes
@@ -156,11 +156,18 @@ def stack_weights(slices: int, spacing_mm: float, centers_mm: np.ndarray, slice_
 def area_weights(size: int, spacing_mm: float, centers_mm: np.ndarray, width_mm: float) -> np.ndarray:
     """Means of piecewise-constant voxels over boxes, weights (new, old); only what voxels cover counts."""
     edges_mm = (np.arange(size + 1) - 0.5) * spacing_mm
-    low_mm, high_mm = centers_mm - width_mm / 2, centers_mm + width_mm / 2
-    overlap = np.minimum(high_mm[:, None], edges_mm[1:]) - np.maximum(low_mm[:, None], edges_mm[:-1])
-    overlap = np.maximum(overlap, 0)
+    overlap = overlap_lengths(centers_mm - width_mm / 2, centers_mm + width_mm / 2, edges_mm)
     total = overlap.sum(axis=1, keepdims=True)
     return np.divide(overlap, total, out=np.zeros_like(overlap), where=total > 0)
+
+
+def overlap_lengths(low: np.ndarray, high: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Length that each interval ``low`` to ``high`` shares with each cell between two neighbouring edges.
+
+    Shape ``(intervals, edges - 1)``, all in one unit.
+    """
+    overlap = np.minimum(high[:, None], edges[1:]) - np.maximum(low[:, None], edges[:-1])
+    return np.maximum(overlap, 0)
 
 
 def _weigh_slices(array: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -175,12 +182,8 @@ def _weigh_slices(array: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return result
 
 
-def resample_to(image: Image, target: Image, order: int = 1, fill: float = AIR_HU) -> Image:
-    """Interpolate an image on another's grid by world position; ``fill`` outside the image. float32.
-
-    Args:
-        order: 0 nearest, 1 linear, 3 cubic spline.
-    """
+def resample_to(image: Image, target: Image, fill: float = AIR_HU) -> Image:
+    """Interpolate an image linearly on another's grid by world position; ``fill`` outside it. float32."""
     # Rounded: an index of -1e-15, from the inverse of an oblique affine, would count as outside the image.
     to_source = np.round(np.linalg.inv(image.affine) @ target.affine, 9)
     array = ndimage.affine_transform(
@@ -188,7 +191,7 @@ def resample_to(image: Image, target: Image, order: int = 1, fill: float = AIR_H
         to_source[:3, :3],
         to_source[:3, 3],
         output_shape=target.shape,
-        order=order,
+        order=1,
         mode="constant",
         cval=fill,
     )
@@ -241,9 +244,8 @@ def resample_mask_slices(mask: Image, target: Image) -> Image:
 def _axis_weights(size: int, centers: np.ndarray, scale: float) -> sparse.csr_matrix:
     """Weights (target, source) along one axis, in source voxels; a target voxel outside gets none."""
     if scale >= 1:
-        overlap = np.minimum(centers[:, None] + scale / 2, np.arange(size) + 0.5)
-        overlap -= np.maximum(centers[:, None] - scale / 2, np.arange(size) - 0.5)
-        return sparse.csr_matrix(np.maximum(overlap, 0).astype(np.float32) / np.float32(scale))
+        overlap = overlap_lengths(centers - scale / 2, centers + scale / 2, np.arange(size + 1) - 0.5)
+        return sparse.csr_matrix(overlap.astype(np.float32) / np.float32(scale))
     reach = np.abs(centers[:, None] - np.arange(size))
     weights = np.maximum(1 - reach, 0)
     at_end = ((centers > size - 1) & (centers < size - 0.5)) | ((centers < 0) & (centers > -0.5))

@@ -4,9 +4,8 @@ import numpy as np
 from scipy import ndimage
 
 from hipqct.errors import MeshError
+from hipqct.hounsfield import OUTSIDE_HU
 from hipqct.image import Image
-
-OUTSIDE_HU = -500.0  # between air, or what a scan writes beyond its field of view, and any tissue with noise
 
 
 def solid_mask(mask: np.ndarray) -> tuple[np.ndarray, dict]:
@@ -24,21 +23,23 @@ def solid_mask(mask: np.ndarray) -> tuple[np.ndarray, dict]:
     if mask.all():
         raise MeshError("the mask fills the whole image, which no bone does: look at the segmentation first")
     box = bounding_box(mask)
-    labels, count = ndimage.label(mask[box])
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    largest = labels == sizes.argmax()
-    # A cavity is background that does not reach the box's outside.
-    background, _ = ndimage.label(np.pad(~largest, 1, constant_values=True))
-    filled = (background != background[0, 0, 0])[1:-1, 1:-1, 1:-1]
+    largest, sizes = largest_component(mask[box])
+    filled = ndimage.binary_fill_holes(largest)
     facts = {
-        "components": int(count),
-        "dropped_voxels": int(sizes.sum() - largest.sum()),
-        "filled_voxels": int(filled.sum() - largest.sum()),
+        "components": len(sizes),
+        "dropped_voxels": int(sizes.sum() - sizes.max()),
+        "filled_voxels": int(filled.sum() - sizes.max()),
     }
     solid = np.zeros_like(mask)
     solid[box] = filled
     return solid, facts
+
+
+def largest_component(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The largest face-connected part of a boolean mask, and every part's number of voxels (none: empty)."""
+    labels, count = ndimage.label(mask)
+    sizes = np.bincount(labels.ravel(), minlength=1)[1:]
+    return (labels == sizes.argmax() + 1) if count else mask, sizes
 
 
 def air_outside(ct: np.ndarray) -> np.ndarray:

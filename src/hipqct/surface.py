@@ -26,7 +26,7 @@ VOLUME_STEPS = 12
 LEVEL_GAP_MM = 1e-3
 # Outside the scan; far below any level, so that the surface is capped at the scan's last face.
 OUTSIDE_MM = -1e3
-# More of the mask than this breaking off under smoothing is a mask to mend, not a surface to use.
+# More of the mask than this breaking off under smoothing is a mask to correct, not a surface to use.
 LOST_VOLUME_FRACTION = 0.01
 
 
@@ -79,11 +79,11 @@ def extract_surface(mask: Image, level_set: LevelSet | None = None) -> Surface:
     )
 
 
-def smooth_level_set(mask: Image, smoothing_mm: float = SMOOTHING_MM, fine_mm: float = FINE_MM) -> LevelSet:
+def smooth_level_set(mask: Image) -> LevelSet:
     """The mask's signed distance, its anisotropic voxels respected, as a smooth function.
 
-    It is interpolated by cubic splines to about ``fine_mm``, on nodes that include the image's own faces, and
-    smoothed by a Gaussian of ``smoothing_mm``.
+    It is interpolated by cubic splines to about `FINE_MM`, on nodes that include the image's own faces, and
+    smoothed by a Gaussian of `SMOOTHING_MM`.
 
     Raises:
         MeshError: the mask is empty, or fills the whole image.
@@ -98,14 +98,14 @@ def smooth_level_set(mask: Image, smoothing_mm: float = SMOOTHING_MM, fine_mm: f
     padded = solid[np.ix_(*inside)]
     distance_mm = ndimage.distance_transform_edt(padded, sampling=spacing_mm)
     distance_mm -= ndimage.distance_transform_edt(~padded, sampling=spacing_mm)
-    parts = np.maximum(1, np.rint(spacing_mm / fine_mm)).astype(int)
+    parts = np.maximum(1, np.rint(spacing_mm / FINE_MM)).astype(int)
     step = 1.0 / parts
     # The outer half voxel of the margin stays unused: nodes start on the first face inside it.
     shape = (np.array(padded.shape) - 1) * parts + 1
     fine = ndimage.affine_transform(
         distance_mm, step, offset=0.5, output_shape=tuple(shape - parts), order=3, mode="nearest"
     )
-    fine = ndimage.gaussian_filter(fine, smoothing_mm / (step * spacing_mm))
+    fine = ndimage.gaussian_filter(fine, SMOOTHING_MM / (step * spacing_mm))
     start = low + 0.5
     for axis, n in enumerate(solid.shape):
         index = start[axis] + np.arange(fine.shape[axis]) * step[axis]
@@ -114,14 +114,14 @@ def smooth_level_set(mask: Image, smoothing_mm: float = SMOOTHING_MM, fine_mm: f
     return LevelSet(mask.with_array(solid), fine, start, step)
 
 
-def _first_level(level_set):
-    """Level above which the count of fine nodes makes up the volume; a start for Newton's steps."""
+def _first_level(level_set: LevelSet) -> float:
+    """Level (mm) above which the count of fine nodes makes up the volume; a start for Newton's steps."""
     values, spacing_mm = level_set.values, level_set.step * level_set.mask.spacing_mm
     count = int(np.clip(level_set.volume_mm3 / np.prod(spacing_mm), 1, values.size - 1))
     return float(np.partition(values.ravel(), values.size - count)[values.size - count])
 
 
-def _cut(level_set, level_mm):
+def _cut(level_set: LevelSet, level_mm: float) -> Surface:
     """Marching cubes at one level: the largest part, outward, in world mm, capped on the faces."""
     mask, height = level_set.mask, level_set.values - level_mm
     height[np.abs(height) < LEVEL_GAP_MM] = LEVEL_GAP_MM

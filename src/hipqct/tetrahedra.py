@@ -5,6 +5,7 @@ Graph 26(3):57 (2007), with lattice cells of one size.
 """
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 from scipy import ndimage
@@ -14,8 +15,8 @@ from hipqct.image import Image
 from hipqct.mesh import (
     DISTAL_SLAB_MM,
     TET_EDGES,
+    Mesh,
     Surface,
-    TetMesh,
     boundary_faces,
     row_keys,
     surface_area_mm2,
@@ -35,9 +36,10 @@ VOLUME_TOLERANCE, VOLUME_LIMIT = 5e-4, 2.5e-3
 VOLUME_STEPS = 6
 BISECTIONS = 24
 DISTAL_FACE_MM = 0.05
-ODD = {
-    p: bool(sum(a > b for a, b in itertools.combinations(p, 2)) % 2) for p in itertools.permutations(range(4))
-}
+# Whether a permutation of a tetrahedron's corners turns it inside out.
+ODD = {p: np.linalg.det(np.eye(4)[list(p)]) < 0 for p in itertools.permutations(range(4))}
+Lattice = tuple[np.ndarray, np.ndarray, np.ndarray]
+Height = Callable[[np.ndarray], np.ndarray]  # of points (n, 3) over the surface, mm, inside positive, (n,)
 
 
 def build_tetrahedra(
@@ -45,7 +47,7 @@ def build_tetrahedra(
     size_mm: float = SIZE_MM,
     level_set: LevelSet | None = None,
     slab_mm: float = DISTAL_SLAB_MM,
-) -> TetMesh:
+) -> Mesh:
     """Quadratic tetrahedra (C3D10, straight edges) with edges of about ``size_mm`` that fill a mask.
 
     The boundary is the mask's smooth level set (see `hipqct.surface.extract_surface`) at the level at which
@@ -100,8 +102,8 @@ def build_tetrahedra(
     )
 
 
-def _lattice(centre_mm, low_mm, high_mm, constant_mm):
-    """Points (mm) of a body-centred cubic lattice over a box, its tetrahedra, which points are centres."""
+def _lattice(centre_mm: np.ndarray, low_mm: np.ndarray, high_mm: np.ndarray, constant_mm: float) -> Lattice:
+    """A body-centred cubic lattice over a box: points (mm), tetrahedra ``(m, 4)``; which are centres."""
     before = np.ceil((centre_mm - low_mm) / constant_mm).astype(int)
     cells = before + np.ceil((high_mm - centre_mm) / constant_mm).astype(int)
     origin_mm = centre_mm - before * constant_mm
@@ -121,8 +123,8 @@ def _lattice(centre_mm, low_mm, high_mm, constant_mm):
     return points_mm, _outward(points_mm, np.concatenate(tets)), np.arange(len(points_mm)) >= len(corners)
 
 
-def _stuff(lattice, height_mm):
-    """Lattice points warped to the surface, and its tetrahedra cut at it: points (mm) and tets in use."""
+def _stuff(lattice: Lattice, height_mm: Height) -> tuple[np.ndarray, np.ndarray]:
+    """The lattice warped to the surface and cut at it: points (mm) and tetrahedra ``(m, 4)`` in use."""
     points_mm, tets, is_centre = lattice
     points_mm = points_mm.copy()
     height = height_mm(points_mm)
@@ -158,15 +160,15 @@ def _stuff(lattice, height_mm):
     return _compact(all_mm, _cut_tets(all_mm, tets, height, cut_of))
 
 
-def _crossed_edges(tets, height):
+def _crossed_edges(tets: np.ndarray, height: np.ndarray) -> np.ndarray:
     """Edges (lower number first, sorted) from a point inside to a point outside, shape ``(n, 2)``."""
     edges = tets[:, TET_EDGES].reshape(-1, 2)
     edges = np.sort(edges[height[edges[:, 0]] * height[edges[:, 1]] < 0], axis=1)
     return edges[np.unique(row_keys(edges, len(height)), return_index=True)[1]]
 
 
-def _cut_edges(points_mm, edges, height_mm, height):
-    """Where edges meet the surface (mm), and the share of the edge before it; by bisection."""
+def _cut_edges(points_mm: np.ndarray, edges: np.ndarray, height_mm: Height, height: np.ndarray) -> tuple:
+    """Where edges ``(n, 2)`` meet the surface (mm), and the share of each before it; by bisection."""
     a, b = points_mm[edges[:, 0]], points_mm[edges[:, 1]]
     low, high = np.zeros(len(edges)), np.ones(len(edges))
     inside_first = height[edges[:, 0]] > 0
@@ -178,8 +180,8 @@ def _cut_edges(points_mm, edges, height_mm, height):
     return a + share[:, None] * (b - a), share
 
 
-def _cut_tets(points_mm, tets, height, cut_of):
-    """What lies inside of every tetrahedron, as tetrahedra of lattice and cut points."""
+def _cut_tets(points_mm: np.ndarray, tets: np.ndarray, height: np.ndarray, cut_of: Callable) -> np.ndarray:
+    """What lies inside of every tetrahedron, as tetrahedra ``(k, 4)`` of lattice and cut points."""
     sign = np.sign(height[tets]).astype(int)
     order = np.argsort(-sign, axis=1, kind="stable")
     tets, sign = np.take_along_axis(tets, order, 1), np.take_along_axis(sign, order, 1)
@@ -206,7 +208,7 @@ def _cut_tets(points_mm, tets, height, cut_of):
     return _outward(points_mm, np.concatenate(parts))
 
 
-def _first_diagonal(points_mm, a, b, c, d):
+def _first_diagonal(points_mm: np.ndarray, a, b, c, d) -> np.ndarray:
     """Whether the quadrilateral a b c d is divided from a to c: by the shorter diagonal, for all alike."""
     ac = ((points_mm[a] - points_mm[c]) ** 2).sum(axis=1)
     bd = ((points_mm[b] - points_mm[d]) ** 2).sum(axis=1)
@@ -214,16 +216,16 @@ def _first_diagonal(points_mm, a, b, c, d):
     return np.where(alike, np.minimum(a, c) < np.minimum(b, d), ac < bd)
 
 
-def _pyramids(points_mm, p, q, on, cp, cq):
-    """Base p q cq cp and apex ``on``, two tetrahedra each."""
+def _pyramids(points_mm: np.ndarray, p, q, on, cp, cq) -> np.ndarray:
+    """Base p q cq cp and apex ``on`` (point numbers, ``(n,)`` each), two tetrahedra each, ``(2 n, 4)``."""
     first = _first_diagonal(points_mm, p, q, cq, cp)[:, None]
     one = np.where(first, np.stack([p, q, on, cq], 1), np.stack([p, q, on, cp], 1))
     two = np.where(first, np.stack([p, cq, on, cp], 1), np.stack([cp, q, on, cq], 1))
     return np.concatenate([one, two])
 
 
-def _prisms(points_mm, prisms, free_quad: int | None = None):
-    """Prisms ``a0 a1 a2 b0 b1 b2`` as three tetrahedra each.
+def _prisms(points_mm: np.ndarray, prisms: np.ndarray, free_quad: int | None = None) -> np.ndarray:
+    """Prisms ``a0 a1 a2 b0 b1 b2``, point numbers ``(n, 6)``, as three tetrahedra each, ``(3 n, 4)``.
 
     Each side a_i a_j b_j b_i is divided by its shorter diagonal. Where the diagonals run round in a circle,
     no division exists: then the side ``free_quad`` (on the surface, no neighbour) turns its own.
@@ -257,20 +259,21 @@ def _prisms(points_mm, prisms, free_quad: int | None = None):
     return np.concatenate([under, over, between])
 
 
-def _outward(points_mm, tets):
+def _outward(points_mm: np.ndarray, tets: np.ndarray) -> np.ndarray:
     """The same tetrahedra, all with positive volume."""
     turned = tet_volumes_mm3(points_mm, tets) < 0
     tets[turned] = tets[turned][:, [1, 0, 2, 3]]
     return tets
 
 
-def _compact(points_mm, tets):
+def _compact(points_mm: np.ndarray, tets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points in use alone, and the tetrahedra with their new numbers."""
     used, compact = np.unique(tets, return_inverse=True)
     return points_mm[used], compact.reshape(tets.shape)
 
 
-def _finish(points_mm, tets, mask, size_mm, slab_mm):
-    """Mid-edge nodes, world coordinates and node sets."""
+def _finish(points_mm: np.ndarray, tets: np.ndarray, mask: Image, size_mm: float, slab_mm: float) -> Mesh:
+    """The mesh with mid-edge nodes and node sets in the world, from points in mm along the mask's axes."""
     edges = np.sort(tets[:, TET_EDGES], axis=2).reshape(-1, 2)
     keys, first, number = np.unique(row_keys(edges, len(points_mm)), return_index=True, return_inverse=True)
     unique = edges[first]
@@ -294,4 +297,4 @@ def _finish(points_mm, tets, mask, size_mm, slab_mm):
     }
     depth_mm = float(np.ptp(height_mm[node_sets["DISTAL_SLAB"]]))
     facts = {"size_mm": size_mm, "set_depths_mm": {"DISTAL_SLAB": depth_mm}}
-    return TetMesh(world_mm, cells, {}, node_sets, facts)
+    return Mesh(world_mm, cells, {}, node_sets, facts)

@@ -12,7 +12,7 @@ from hipqct.errors import SolverError
 from hipqct.io.files import replace_when_done
 from hipqct.io.meshes import deck_comment
 from hipqct.loads import DISTAL_SLAB, LoadCase
-from hipqct.mesh import HexMesh, TetMesh
+from hipqct.mesh import Mesh
 
 SOLVER = "ccx"
 RESULT_HEADS = {"displacements": "displacement_mm", "forces": "force_n"}
@@ -20,7 +20,7 @@ OUTPUT_KEPT = 600  # characters of the solver's last words in an error
 
 
 def write_load_case(
-    mesh: HexMesh | TetMesh,
+    mesh: Mesh,
     path,
     mesh_file: str,
     case: LoadCase,

@@ -10,11 +10,11 @@ import pydicom
 from pydicom.uid import ImplicitVRLittleEndian
 
 from hipqct.errors import ScanError
+from hipqct.hounsfield import AIR_HU, TISSUE_HU, to_int16
 from hipqct.image import Image
 from hipqct.io.dicom_geometry import Stack, slice_normal, stack_slices
 from hipqct.io.dicom_headers import Header, Slice, read_headers, without_identity
 from hipqct.io.dicom_series import Series, choose_series
-from hipqct.io.hounsfield import AIR_HU, TISSUE_HU, to_int16
 
 HU_TYPES = ("", "HU", "HU_MOD", "US")  # US: unspecified, which modality CT makes HU
 THICKNESS_TOLERANCE_MM = 0.1  # as written by scanners

@@ -6,16 +6,14 @@ import numpy as np
 
 from hipqct.errors import ScanError
 
-SPACING_TOLERANCE_MM = (
-    0.1  # positions are often written to 0.1 mm, so gaps of an even stack differ by up to that
-)
+# Positions are often written to 0.1 mm, so gaps of an even stack differ by up to that.
+SPACING_TOLERANCE_MM = 0.1
 DUPLICATE_MM = 0.02  # no scanner reconstructs slices closer than this
 SIDEWAYS_TOLERANCE_MM = 0.5  # over the whole stack: about half a pixel; 0.2 degrees of tilt in 150 mm
 COSINE_TOLERANCE = 1e-3  # moves the far edge of a 500-mm field of view by half a pixel
 PIXEL_TOLERANCE_MM = 1e-3  # half a pixel over 512 columns
-MIN_COVERAGE_MM = (
-    60.0  # head and trochanters of a small femur span 70-90 mm; less cannot hold a proximal femur
-)
+# Head and trochanters of a small femur span 70-90 mm; less cannot hold a proximal femur.
+MIN_COVERAGE_MM = 60.0
 MIN_SLICES = 12  # 60 mm at 5 mm, the thickest slices used
 
 
@@ -127,11 +125,9 @@ def _check_gaps(depth_mm: np.ndarray, labels: list[str]) -> None:
     if abs(gaps_mm[at] - usual_mm) <= SPACING_TOLERANCE_MM:
         _check_grid(depth_mm, labels)
         return
-    ratio = gaps_mm[at] / usual_mm
-    missing = round(ratio) > 1 and abs(gaps_mm[at] - round(ratio) * usual_mm) <= SPACING_TOLERANCE_MM * round(
-        ratio
-    )
-    what = f"missing slices ({round(ratio) - 1} here)" if missing else "unevenly spaced slices"
+    times = round(gaps_mm[at] / usual_mm)
+    missing = times > 1 and abs(gaps_mm[at] - times * usual_mm) <= SPACING_TOLERANCE_MM * times
+    what = f"missing slices ({times - 1} here)" if missing else "unevenly spaced slices"
     raise ScanError(
         f"{what}: the gap between {labels[at]} and {labels[at + 1]} is {gaps_mm[at]:.2f} mm where "
         f"{usual_mm:.2f} mm is usual (tolerance {SPACING_TOLERANCE_MM} mm); export the whole series again"

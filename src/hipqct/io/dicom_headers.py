@@ -15,56 +15,21 @@ from hipqct.errors import ScanError
 
 FUNCTIONAL_GROUPS = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
 IDENTITY = [
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "OtherPatientNames",
-    "AccessionNumber",
-    "InstitutionName",
-]
+    "PatientName", "PatientID", "PatientBirthDate", "OtherPatientNames", "AccessionNumber", "InstitutionName"
+]  # fmt: skip
+# What is read of a header.
 WANTED = [
-    *[
-        "SOPClassUID",
-        "SOPInstanceUID",
-        "StudyInstanceUID",
-        "FrameOfReferenceUID",
-        "AcquisitionNumber",
-        "SeriesInstanceUID",
-        "SeriesNumber",
-        "InstanceNumber",
-    ],
-    *[
-        "Modality",
-        "ImageType",
-        "ConversionType",
-        "Manufacturer",
-        "ManufacturerModelName",
-        "BurnedInAnnotation",
-    ],
-    *[
-        "PatientSex",
-        "PatientAge",
-        "StudyDate",
-        "KVP",
-        "ContrastBolusAgent",
-        "ContrastBolusAgentSequence",
-        "ConvolutionKernel",
-        "SliceThickness",
-        "GantryDetectorTilt",
-    ],
-    *["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "NumberOfFrames"],
-    *["SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation"],
-    *[
-        "RescaleSlope",
-        "RescaleIntercept",
-        "RescaleType",
-        "LossyImageCompression",
-        "PixelPaddingValue",
-        "PixelPaddingRangeLimit",
-    ],
-    *FUNCTIONAL_GROUPS,
-    *IDENTITY,
-]
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID",
+    "AcquisitionNumber", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber",
+    "Modality", "ImageType", "ConversionType", "Manufacturer", "ManufacturerModelName", "BurnedInAnnotation",
+    "PatientSex", "PatientAge", "StudyDate", "KVP", "ContrastBolusAgent", "ContrastBolusAgentSequence",
+    "ConvolutionKernel", "SliceThickness", "GantryDetectorTilt",
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "NumberOfFrames",
+    "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation",
+    "RescaleSlope", "RescaleIntercept", "RescaleType",
+    "LossyImageCompression", "PixelPaddingValue", "PixelPaddingRangeLimit",
+    *FUNCTIONAL_GROUPS, *IDENTITY,
+]  # fmt: skip
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 SHORTEST_IDENTITY = 3  # characters; shorter pieces of a name occur in file names by chance
 

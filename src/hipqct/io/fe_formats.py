@@ -11,11 +11,11 @@ import numpy as np
 
 from hipqct.io.files import replace_when_done
 from hipqct.material import MaterialBins, material_name
-from hipqct.mesh import HexMesh, TetMesh
+from hipqct.mesh import Mesh
 
-FEB_TYPES = {8: "hex8", 10: "tet10"}
-NASTRAN_TYPES = {8: "CHEXA", 10: "CTETRA"}
-ANSYS_TYPES = {8: 185, 10: 187}
+FEB_TYPES = {"C3D8": "hex8", "C3D10": "tet10"}
+NASTRAN_TYPES = {"C3D8": "CHEXA", "C3D10": "CTETRA"}
+ANSYS_TYPES = {"C3D8": 185, "C3D10": 187}
 FEB_VERSION = "4.0"
 # Nastran's fixed fields: eight of 8 characters, or four of 16, after the first of 8.
 SHORT_FIELDS, LONG_FIELD = 8, 16
@@ -23,9 +23,7 @@ SET_IDS_PER_LINE = 8
 EBLOCK_NODES, EBLOCK_FIELDS = 8, 11
 
 
-def write_feb(
-    mesh: HexMesh | TetMesh, path, header: list[str], bins: MaterialBins | None, poissons_ratio: float
-):
+def write_feb(mesh: Mesh, path, header: list[str], bins: MaterialBins | None, poissons_ratio: float):
     """Write an FEBio 4 file: materials, nodes, elements by material, node sets; no step."""
     of_cell, names = _parts(mesh, bins)
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', f'<febio_spec version="{FEB_VERSION}">']
@@ -45,7 +43,7 @@ def write_feb(
     ]
     lines.append("</Nodes>")
     for part, name in enumerate(names):
-        lines.append(f'<Elements type="{FEB_TYPES[mesh.cells.shape[1]]}" name="{name}">')
+        lines.append(f'<Elements type="{FEB_TYPES[mesh.element]}" name="{name}">')
         for cell in np.flatnonzero(of_cell == part):
             nodes = ",".join(map(str, (mesh.cells[cell] + 1).tolist()))
             lines.append(f'<elem id="{cell + 1}">{nodes}</elem>')
@@ -59,9 +57,7 @@ def write_feb(
     _write(path, [*lines, "</febio_spec>"])
 
 
-def write_bdf(
-    mesh: HexMesh | TetMesh, path, header: list[str], bins: MaterialBins | None, poissons_ratio: float
-):
+def write_bdf(mesh: Mesh, path, header: list[str], bins: MaterialBins | None, poissons_ratio: float):
     """Write a Nastran bulk data file: sets in the case control, GRID, CHEXA or CTETRA, PSOLID, MAT1."""
     of_cell, names = _parts(mesh, bins)
     lines = [f"$ {line}" for line in _one_line_each(header)]
@@ -75,7 +71,7 @@ def write_bdf(
     for number, (nodes, part) in enumerate(zip(mesh.cells + 1, of_cell, strict=True), start=1):
         fields = [number, part + 1, *nodes]
         rows = [fields[i : i + SHORT_FIELDS] for i in range(0, len(fields), SHORT_FIELDS)]
-        starts = [NASTRAN_TYPES[len(nodes)]] + ["+"] * (len(rows) - 1)
+        starts = [NASTRAN_TYPES[mesh.element]] + ["+"] * (len(rows) - 1)
         ends = ["+"] * (len(rows) - 1) + [""]
         lines += [
             f"{start:8s}{''.join(f'{field:8d}' for field in row)}{end}"
@@ -89,14 +85,12 @@ def write_bdf(
     _write(path, [*lines, "ENDDATA"])
 
 
-def write_cdb(
-    mesh: HexMesh | TetMesh, path, header: list[str], bins: MaterialBins | None, poissons_ratio: float
-):
+def write_cdb(mesh: Mesh, path, header: list[str], bins: MaterialBins | None, poissons_ratio: float):
     """Write an ANSYS archive: SOLID185 or SOLID187, NBLOCK, EBLOCK, materials, node components."""
     of_cell, _ = _parts(mesh, bins)
     count, elements, per_element = len(mesh.points_mm), len(mesh.cells), mesh.cells.shape[1]
     lines = [f"! {line}" for line in _one_line_each(header)]
-    lines += ["/PREP7", f"ET,1,{ANSYS_TYPES[per_element]}", f"NBLOCK,6,SOLID,{count:9d},{count:9d}"]
+    lines += ["/PREP7", f"ET,1,{ANSYS_TYPES[mesh.element]}", f"NBLOCK,6,SOLID,{count:9d},{count:9d}"]
     lines.append("(3i9,6e21.13e3)")
     for number, point in enumerate(mesh.points_mm, start=1):
         lines.append(f"{number:9d}{0:9d}{0:9d}" + "".join(_three_digits(value) for value in point))

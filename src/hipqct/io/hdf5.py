@@ -48,10 +48,7 @@ def _to_steps(array: np.ndarray) -> np.ndarray:
 
 
 def read_probability(path) -> tuple[Image, dict]:
-    """Read a map written by `write_probability` as float32 in 0..1; ScanError when it is none.
-
-    Its ``disagreement`` is read by `read_disagreement`.
-    """
+    """Read a map written by `write_probability` as float32 in 0..1; ScanError when it is none."""
     image, attributes = _read(path, PROBABILITY)
     return image.with_array(image.array.astype(np.float32) / PROBABILITY_STEPS), attributes
 
@@ -60,12 +57,6 @@ def read_facts(path) -> dict:
     """The attributes of a map by `write_probability`, without its voxels; ScanError when it is none."""
     with _open(path, PROBABILITY) as data:
         return _attributes(data)
-
-
-def read_disagreement(path) -> Image:
-    """The standard deviation between the models in every voxel; ScanError when one model alone was used."""
-    image, _ = _read(path, DISAGREEMENT)
-    return image.with_array(image.array.astype(np.float32) / PROBABILITY_STEPS)
 
 
 def _write(images: dict[str, Image], path, attributes: dict) -> None:

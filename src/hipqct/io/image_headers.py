@@ -1,12 +1,14 @@
 """Headers of image files (NIfTI, NRRD, MetaImage), with the doubts that ITK passes over in silence."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
 
 from hipqct.errors import ScanError
+from hipqct.image import Image
+from hipqct.io.dicom_geometry import COSINE_TOLERANCE
 from hipqct.io.nifti_header import NIFTI_SUFFIXES, check_forms, check_scaling, is_nifti
 
 IMAGE_SUFFIXES = (*NIFTI_SUFFIXES, ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -19,26 +21,13 @@ META_GEOMETRY = (
 )
 META_HEADER_BYTES = 16384
 ANATOMICAL_SPACES = ("left-posterior-superior", "right-anterior-superior", "left-anterior-superior")
-COSINE_TOLERANCE = 1e-3  # moves the far edge of a 500-mm field of view by half a pixel
 
 
-@dataclass(frozen=True)
-class ImageHeader:
-    """Shape and place of one 3-D image file, in LPS mm; axes in the order x, y, z of the file."""
+class ImageHeader(NamedTuple):
+    """What is known of a 3-D image file without its voxels; axes in the order x, y, z of the file."""
 
-    size: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
-    origin_mm: tuple[float, float, float]
-    direction: np.ndarray
+    grid: Image
     pixel_type: str
-
-    @property
-    def affine(self) -> np.ndarray:
-        """4x4 matrix from index to LPS mm."""
-        affine = np.eye(4)
-        affine[:3, :3] = self.direction * self.spacing_mm
-        affine[:3, 3] = self.origin_mm
-        return affine
 
 
 def read_image_header(path: Path) -> ImageHeader:
@@ -68,16 +57,19 @@ def read_image_header(path: Path) -> ImageHeader:
             "one 3-D image of single values is needed"
         )
     direction = _direction(path, reader)
-    pixel_type = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-    header = ImageHeader(size, reader.GetSpacing()[:3], reader.GetOrigin()[:3], direction, pixel_type)
+    spacing_mm = reader.GetSpacing()[:3]
+    if not min(spacing_mm) > 0:
+        size_mm = " x ".join(f"{mm:g}" for mm in spacing_mm)
+        raise ScanError(f"{path.name} has voxels of {size_mm} mm; export it again")
+    grid = Image.empty(size, spacing_mm, reader.GetOrigin()[:3], direction)
     if is_nifti(path):
-        check_forms(path, LPS_TO_RAS @ header.affine, size)
+        check_forms(path, LPS_TO_RAS @ grid.affine, size)
         check_scaling(path)
     if path.name.lower().endswith((".nrrd", ".nhdr")):
         _check_nrrd(path, reader)
     if path.name.lower().endswith((".mha", ".mhd")):
         _check_metaimage(path)
-    return header
+    return ImageHeader(grid, sitk.GetPixelIDValueAsString(reader.GetPixelID()))
 
 
 def _check_nrrd(path: Path, reader: sitk.ImageFileReader) -> None:

@@ -19,7 +19,7 @@ def read_image(path: str | Path) -> Image:
     and when the file is cut short or damaged.
     """
     path = Path(path)
-    header = read_image_header(path)
+    grid = read_image_header(path).grid
     if is_nifti(path):
         check_complete(path)
     try:
@@ -28,8 +28,8 @@ def read_image(path: str | Path) -> Image:
         raise ScanError(
             f"{path.name} is truncated or damaged, its voxels cannot be read; copy it again"
         ) from error
-    voxels = sitk.GetArrayViewFromImage(picture).reshape(header.size[::-1])
-    return Image(np.ascontiguousarray(voxels.T), header.spacing_mm, header.origin_mm, header.direction)
+    voxels = sitk.GetArrayViewFromImage(picture).reshape(grid.shape[::-1])
+    return grid.with_array(np.ascontiguousarray(voxels.T))
 
 
 def write_image(image: Image, path: str | Path) -> None:

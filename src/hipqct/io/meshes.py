@@ -8,17 +8,16 @@ import numpy as np
 
 from hipqct.io.files import replace_when_done
 from hipqct.material import MaterialBins, material_name
-from hipqct.mesh import HexMesh, Surface, TetMesh
+from hipqct.mesh import Mesh, Surface
 
-# Name of an element in Abaqus and in meshio, by its number of nodes.
-ABAQUS_TYPES, MESHIO_TYPES = {8: "C3D8", 10: "C3D10"}, {8: "hexahedron", 10: "tetra10"}
+MESHIO_TYPES = {"C3D8": "hexahedron", "C3D10": "tetra10"}
 
 STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 STL_HEADER_BYTES = 80
 # Abaqus allows 256 characters in a line and 16 entries in a line of a set.
 COMMENT_WIDTH = 100
 SET_ENTRIES_PER_LINE = 16
-# Units and frame for readers of VTU and VTP: the names say it, the values are 1.
+# Units and frame for readers of VTU and VTP are in the names of these arrays; the values are 1.
 FIELD_NAMES = ("units_mm_N_MPa", "frame_LPS")
 FIELD_DATA = "<FieldData>\n{}\n</FieldData>\n".format(
     "\n".join(
@@ -79,10 +78,10 @@ def _base64(array: np.ndarray, kind: str) -> str:
     return base64.b64encode(np.uint64(len(data)).astype("<u8").tobytes() + data).decode("ascii")
 
 
-def write_vtu(mesh: HexMesh | TetMesh, path, cell_data: dict[str, np.ndarray], point_data=None):
+def write_vtu(mesh: Mesh, path, cell_data: dict[str, np.ndarray], point_data=None):
     """Write the elements as binary VTU with cell and point arrays, and each node set as a 0/1 point array.
 
-    Units and frame stand in the names of two field arrays (`FIELD_DATA`); meshio knows no text arrays.
+    Units and frame are the names of two field arrays (`FIELD_DATA`); meshio knows no text arrays.
     """
     point_data = dict(point_data or {})
     for name, nodes in mesh.node_sets.items():
@@ -90,7 +89,7 @@ def write_vtu(mesh: HexMesh | TetMesh, path, cell_data: dict[str, np.ndarray], p
         point_data[name][nodes] = 1
     grid = meshio.Mesh(
         mesh.points_mm,
-        [(MESHIO_TYPES[mesh.cells.shape[1]], mesh.cells)],
+        [(MESHIO_TYPES[mesh.element], mesh.cells)],
         point_data=point_data,
         cell_data={name: [np.asarray(values)] for name, values in cell_data.items()},
     )
@@ -101,19 +100,18 @@ def write_vtu(mesh: HexMesh | TetMesh, path, cell_data: dict[str, np.ndarray], p
         temporary.write_bytes(text[:start] + b"\n" + FIELD_DATA.encode("ascii") + text[start:])
 
 
-def read_vtu(path) -> HexMesh | TetMesh:
+def read_vtu(path) -> Mesh:
     """Read what `write_vtu` wrote: the mesh with its cell arrays and node sets (point arrays of bytes)."""
     grid = meshio.read(path)
     (cells,) = grid.cells
-    kind = {MESHIO_TYPES[8]: HexMesh, MESHIO_TYPES[10]: TetMesh}[cells.type]
     sets = {
         name: np.flatnonzero(values) for name, values in grid.point_data.items() if values.dtype == np.uint8
     }
-    return kind(grid.points, cells.data, {name: values[0] for name, values in grid.cell_data.items()}, sets)
+    return Mesh(grid.points, cells.data, {name: values[0] for name, values in grid.cell_data.items()}, sets)
 
 
 def write_inp(
-    mesh: HexMesh | TetMesh,
+    mesh: Mesh,
     path,
     header: list[str],
     bins: MaterialBins | None = None,
@@ -128,7 +126,7 @@ def write_inp(
     Args:
         header: lines of the comment on top.
     """
-    parts = [deck_comment(header), _nodes(mesh.points_mm), _elements(mesh.cells)]
+    parts = [deck_comment(header), _nodes(mesh.points_mm), _elements(mesh)]
     parts += [_set("*NSET, NSET=" + name, nodes) for name, nodes in mesh.node_sets.items()]
     if bins is not None:
         parts += _materials(bins, poissons_ratio)
@@ -147,11 +145,10 @@ def _nodes(points_mm: np.ndarray) -> str:
     return "*NODE, NSET=NALL\n" + ("%d, %.9g, %.9g, %.9g\n" * len(rows)) % tuple(rows.ravel().tolist())
 
 
-def _elements(cells: np.ndarray) -> str:
-    rows = np.column_stack([np.arange(1, len(cells) + 1), cells + 1])
+def _elements(mesh: Mesh) -> str:
+    rows = np.column_stack([np.arange(1, len(mesh.cells) + 1), mesh.cells + 1])
     lines = (", ".join(["%d"] * rows.shape[1]) + "\n") * len(rows)
-    keyword = f"*ELEMENT, TYPE={ABAQUS_TYPES[cells.shape[1]]}, ELSET=ALL\n"
-    return keyword + lines % tuple(rows.ravel().tolist())
+    return f"*ELEMENT, TYPE={mesh.element}, ELSET=ALL\n" + lines % tuple(rows.ravel().tolist())
 
 
 def _set(keyword: str, members: np.ndarray) -> str:

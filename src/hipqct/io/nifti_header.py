@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from hipqct.errors import ScanError
-from hipqct.io.hounsfield import not_finite
+from hipqct.hounsfield import not_finite
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 FLOATS = {16: "f4", 64: "f8"}  # NIfTI's codes

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from hipqct.errors import ScanError
-from hipqct.image import Image, lps_axes, reorient_to_lps
+from hipqct.hounsfield import check_hounsfield, check_tissues, to_int16
+from hipqct.image import Image, reorient_to_lps, view_in_lps
 from hipqct.io.dicom import inspect_dicom, read_dicom
 from hipqct.io.dicom_geometry import MIN_COVERAGE_MM, MIN_SLICES, too_few
-from hipqct.io.hounsfield import check_hounsfield, check_tissues, to_int16
 from hipqct.io.image_headers import IMAGE_SUFFIXES, ImageHeader, read_image_header
 from hipqct.io.images import read_image
 from hipqct.io.nifti_header import check_length, is_nifti
@@ -70,13 +70,13 @@ def check_scan(
             header = read_image_header(path)
             if is_nifti(path):
                 check_length(path)
-            warnings = check_geometry(_lps_stub(header)) + _type_warnings(header)
+            warnings = check_geometry(view_in_lps(header.grid)) + _type_warnings(header)
         else:
             series, stack, facts = inspect_dicom(path, series_uid)
             data = series.headers[0].dataset
             size = (data.Columns, data.Rows, len(stack.order))
-            header = ImageHeader(size, stack.spacing_mm, tuple(stack.origin_mm), stack.direction, "int16")
-            warnings = facts["warnings"] + check_geometry(_lps_stub(header)) + _unlike(facts, sex, age)
+            grid = Image.empty(size, stack.spacing_mm, stack.origin_mm, stack.direction)
+            warnings = facts["warnings"] + check_geometry(view_in_lps(grid)) + _unlike(facts, sex, age)
     except ScanError as error:
         return [Finding("error", str(error))]
     return [Finding("warning", text) for text in warnings]
@@ -100,14 +100,6 @@ def _type_warnings(header: ImageHeader) -> list[str]:
     if header.pixel_type in ("8-bit unsigned integer", "8-bit signed integer"):
         return [f"voxels are {header.pixel_type}s, which cannot hold HU"]
     return []
-
-
-def _lps_stub(header: ImageHeader) -> Image:
-    """The image that ``header`` will become, turned to LPS, without voxels of its own (and origin)."""
-    axes, flipped = lps_axes(header.direction)
-    voxels = np.broadcast_to(np.int16(0), [header.size[axis] for axis in axes])
-    spacing_mm = tuple(header.spacing_mm[axis] for axis in axes)
-    return Image(voxels, spacing_mm, direction=header.direction[:, axes] * np.where(flipped, -1.0, 1.0))
 
 
 def is_image_file(path: Path) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hipqct.density import MM3_PER_CM3
 from hipqct.image import Image
 from hipqct.phantom import shapes
 
@@ -14,7 +15,7 @@ BLOCK_MM = 6.0  # small enough to skip most of the empty space, large enough for
 # blended and bent solids overestimate by less.
 BLOCK_MARGIN = 1.35
 
-MM3_PER_CM3 = 1000.0
+BLOCKS_AT_ONCE = 2000  # bounds the memory
 
 # A ramp w wide at a surface of radius R overestimates by (w / 2R)^2: half a cell keeps that very small.
 RAMP = 0.5
@@ -33,14 +34,9 @@ class Bone:
     density: Callable
 
 
-def _axis_blocks(cells: int, size: int) -> np.ndarray:
-    """First cell of every block along one axis."""
-    return np.arange(0, cells, size)
-
-
-def _touched_blocks(ct: Image, bone: Bone, sizes) -> np.ndarray:
+def _touched_blocks(ct: Image, bone: Bone, sizes: list[int]) -> np.ndarray:
     """First indices ``(n, 3)`` of the blocks (``sizes`` voxels) that the bone may touch."""
-    starts = [_axis_blocks(n, size) for n, size in zip(ct.shape, sizes, strict=True)]
+    starts = [np.arange(0, n, size) for n, size in zip(ct.shape, sizes, strict=True)]
     centers = [s + (size - 1) / 2 for s, size in zip(starts, sizes, strict=True)]
     index = np.stack(np.meshgrid(*centers, indexing="ij")).reshape(3, -1)
     points_mm = ct.to_world(index.T).T.astype(np.float32)
@@ -50,7 +46,7 @@ def _touched_blocks(ct: Image, bone: Bone, sizes) -> np.ndarray:
     return first[:, near].T
 
 
-def _block_points(ct: Image, first: np.ndarray, sizes, steps) -> np.ndarray:
+def _block_points(ct: Image, first: np.ndarray, sizes: list[int], steps: tuple[int, int, int]) -> np.ndarray:
     """World points ``(3, blocks, x, y, z)`` of sub-cells: voxels split into ``steps`` per axis."""
     offsets = [(np.arange(size * step) + 0.5) / step - 0.5 for size, step in zip(sizes, steps, strict=True)]
     grids = [ct.origin_mm[a] + ct.spacing_mm[a] * (first[:, a, None] + offsets[a][None]) for a in range(3)]
@@ -81,8 +77,8 @@ def paint_bone(ct: Image, bone: Bone, scan) -> tuple[np.ndarray, float]:
     sizes = [max(1, round(BLOCK_MM / s)) for s in ct.spacing_mm]
     occupied, mineral_mg = np.zeros(ct.shape, dtype=np.float32), 0.0
     first = _touched_blocks(ct, bone, sizes)
-    for start in range(0, len(first), 2000):
-        part = first[start : start + 2000]
+    for start in range(0, len(first), BLOCKS_AT_ONCE):
+        part = first[start : start + BLOCKS_AT_ONCE]
         points = _block_points(ct, part, sizes, (1, 1, steps))
         shape = points.shape[1:]
         points = points.reshape(3, -1)
@@ -129,12 +125,12 @@ def layer_volumes_mm3(ct: Image, bone: Bone, step_mm: float) -> np.ndarray:
     cells = [max(1, round(n * s / step_mm)) for n, s in zip(ct.shape, ct.spacing_mm, strict=True)]
     size_mm = [n * s / c for n, s, c in zip(ct.shape, ct.spacing_mm, cells, strict=True)]
     corner = np.array(ct.origin_mm) - 0.5 * np.array(ct.spacing_mm) + 0.5 * np.array(size_mm)
-    grid = Image(np.broadcast_to(np.zeros(1, dtype=bool), cells), size_mm, corner)
+    grid = Image.empty(cells, size_mm, corner)
     sizes = [max(1, round(BLOCK_MM / s)) for s in size_mm]
     layers = np.zeros(cells[2] + sizes[2])  # blocks may stick out of the box
     first = _touched_blocks(grid, bone, sizes)
-    for start in range(0, len(first), 2000):
-        part = first[start : start + 2000]
+    for start in range(0, len(first), BLOCKS_AT_ONCE):
+        part = first[start : start + BLOCKS_AT_ONCE]
         points = _block_points(grid, part, sizes, (1, 1, 1))
         distance = bone.distance_mm(points.reshape(3, -1)).reshape(points.shape[1:])
         within = np.ones(distance.shape, dtype=bool)

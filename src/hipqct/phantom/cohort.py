@@ -103,8 +103,8 @@ def _volumes_by_depth(parameters: PhantomParameters) -> tuple[np.ndarray, np.nda
     bone = patient.femur("left", np.random.default_rng(0))
     layers = round((LOWEST_BOTTOM_MM + ABOVE_HEAD_MM) / LAYER_MM)
     edge_mm = -(s.matrix - 1) / 2 * s.pixel_mm
-    box = Image(
-        np.broadcast_to(np.zeros(1, dtype=bool), (s.matrix, s.matrix, layers)),
+    box = Image.empty(
+        (s.matrix, s.matrix, layers),
         (s.pixel_mm, s.pixel_mm, LAYER_MM),
         (s.field_center_mm + edge_mm, edge_mm, LAYER_MM / 2 - LOWEST_BOTTOM_MM),
     )

@@ -7,6 +7,7 @@ the neck's axis meets the shaft's: lateral and posterior as seen along the neck,
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -80,7 +81,7 @@ class FemurShape:
 
     @cached_property
     def lateral(self) -> np.ndarray:
-        """Unit vector away from the head, square to the shaft."""
+        """Unit vector away from the head, perpendicular to the shaft."""
         anteversion = np.radians(self.anteversion_deg)
         return np.array([np.cos(anteversion), np.sin(anteversion), 0.0])
 
@@ -222,10 +223,6 @@ def endosteal_density(below_mm: np.ndarray, thickness_mm: np.ndarray, shape: Fem
     return strength * np.exp(-np.maximum(below_mm, 0) / np.float32(shape.endosteal_mm))
 
 
-def _distance_to_line(points_mm: np.ndarray, start_mm, end_mm) -> np.ndarray:
-    return shapes.cone(points_mm, start_mm, end_mm, 0, 0)
-
-
 def trabecular_density(points_mm: np.ndarray, shape: FemurShape) -> np.ndarray:
     """Apparent mineral density (mg/cm3) inside the cortex, without texture; fatty marrow is negative."""
     c = _coordinates(points_mm, shape)
@@ -238,17 +235,11 @@ def trabecular_density(points_mm: np.ndarray, shape: FemurShape) -> np.ndarray:
     base = base + (shape.trochanter_mg_cm3 - base) * lateral
     top = np.array([0.0, 0.0, radius])
     calcar = -0.55 * length * n + np.array([0, 0, -0.6 * radius])
-    compressive = np.exp(
-        -((_distance_to_line(points_mm, top, calcar) / np.float32(shape.compressive_width * radius)) ** 2)
-    )
-    arc = shapes.union_all(
-        [
-            _distance_to_line(points_mm, (-0.5 * radius, 0, 0), -0.35 * length * n + [0, 0, 0.35 * radius]),
-            _distance_to_line(points_mm, -0.35 * length * n + [0, 0, 0.35 * radius], shape.at(5, 0, 8)),
-            _distance_to_line(points_mm, shape.at(5, 0, 8), shape.at(14, 0, -25)),
-        ],
-        4.0,
-    )
+    line = shapes.cone(points_mm, top, calcar, 0, 0)
+    compressive = np.exp(-((line / np.float32(shape.compressive_width * radius)) ** 2))
+    bends = [(-0.5 * radius, 0, 0), -0.35 * length * n + [0, 0, 0.35 * radius], shape.at(5, 0, 8)]
+    bends.append(shape.at(14, 0, -25))
+    arc = shapes.union_all([shapes.cone(points_mm, a, b, 0, 0) for a, b in pairwise(bends)], 4.0)
     tensile = np.exp(-((arc / np.float32(0.25 * radius)) ** 2))
     ward = np.exp(
         -((shapes.sphere(points_mm, -0.66 * length * n + [0, 0, -1], 0) / np.float32(0.42 * radius)) ** 2)

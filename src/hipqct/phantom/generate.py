@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hipqct.density import MM3_PER_CM3
 from hipqct.image import Image
 from hipqct.phantom import confounders, scanner
-from hipqct.phantom.blocks import MM3_PER_CM3, paint_bone, solid_volume_mm3
+from hipqct.phantom.blocks import paint_bone, solid_volume_mm3
 from hipqct.phantom.parameters import PhantomParameters
 from hipqct.phantom.patient import Patient
 from hipqct.phantom.soft_paint import paint_soft_tissue

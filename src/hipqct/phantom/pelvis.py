@@ -135,18 +135,11 @@ def hip_solids(shape: PelvisShape, rng) -> list:
     def size(radius):
         return k * radius * np.exp(rng.normal(0, shape.jitter_mm * 0.05))
 
-    for start, end, start_radius, end_radius in HIP_CONES.values():
-        solids.append(
-            partial(
-                shapes.cone,
-                start_mm=near(start),
-                end_mm=near(end),
-                start_radius_mm=size(start_radius),
-                end_radius_mm=size(end_radius),
-            )
-        )
-    for start, end, start_radius, end_radius in PUBIC_CONES.values():
-        start, end = (_from_middle(p, middle) for p in (start, end))
+    pubic = [
+        (_from_middle(start, middle), _from_middle(end, middle), *radii)
+        for start, end, *radii in PUBIC_CONES.values()
+    ]
+    for start, end, start_radius, end_radius in [*HIP_CONES.values(), *pubic]:
         solids.append(
             partial(
                 shapes.cone,

@@ -79,7 +79,7 @@ def body_distance(points_mm: np.ndarray, soft: SoftTissue) -> np.ndarray:
     return shapes.smooth_union(trunk, np.maximum(leg, z - 20), 20.0)
 
 
-def _muscle_cells(points_mm: np.ndarray, half_width_mm: float, rng, drift_scale: float):
+def _muscle_cells(points_mm: np.ndarray, half_width_mm: float, rng):
     """Depth (mm) below the nearest muscle's outline, distance to its middle, and its index.
 
     A weighted Voronoi diagram whose corners, where three muscles meet, are rounded.
@@ -91,7 +91,7 @@ def _muscle_cells(points_mm: np.ndarray, half_width_mm: float, rng, drift_scale:
     for side in (-1, 1):
         for along_x, along_y, slope_x, slope_y, size in MUSCLES.values():
             jitter = rng.normal(0, 4, size=2)
-            slope = np.array([slope_x, slope_y]) * drift_scale + rng.normal(0, 0.08, size=2)
+            slope = np.array([slope_x, slope_y]) + rng.normal(0, 0.08, size=2)
             down = -z
             center_x = side * (half_width_mm + along_x + jitter[0] + down * np.float32(slope[0]))
             center_y = along_y + jitter[1] + down * np.float32(slope[1])
@@ -144,6 +144,22 @@ def _organs(points_mm: np.ndarray, half_width_mm: float, rng) -> np.ndarray:
     return np.minimum.reduce(solids)
 
 
+def _organ_fields(
+    points_mm: np.ndarray, soft: SoftTissue, half_width_mm: float, uneven_mm: np.ndarray, rng
+) -> dict:
+    """Distances to bladder, soft organs, rectum and the gas in it."""
+    filling = rng.uniform(0.6, 1.3)
+    organs = _organs(points_mm, half_width_mm, rng) + uneven_mm
+    bladder_mm = (rng.normal(0, 4), -8, 22 * filling)
+    gas_mm = (2, 46, rng.uniform(-20, 40))
+    return {
+        "bladder": shapes.ellipsoid(points_mm, bladder_mm, (38 * filling, 28 * filling, 26 * filling)),
+        "organ": organs,
+        "rectum": shapes.cone(points_mm, (0, 52, -35), (8, 60, 60), 14, 18) + uneven_mm,
+        "gas": shapes.ellipsoid(points_mm, gas_mm, soft.gas_radius_mm * np.array([0.9, 0.6, 1.6])),
+    }
+
+
 def soft_fields(points_mm: np.ndarray, soft: SoftTissue, half_width_mm: float, rng) -> dict:
     """Distances and smooth variations from which the scanner paints soft tissue; one array per name."""
     wobble = shapes.WaveField(rng, 2, 60, 150)(points_mm)
@@ -153,7 +169,7 @@ def soft_fields(points_mm: np.ndarray, soft: SoftTissue, half_width_mm: float, r
     envelope += np.float32(soft.subcutaneous_mm) * (1 + np.clip(points_mm[1] / 80, -1, 1) / 4)
     bend = shapes.WaveField(rng, 3, 50, 140)(points_mm) * np.float32(6)
     bend += shapes.WaveField(rng, 3, 15, 45, waves=7)(points_mm) * np.float32(1.5)
-    gap, nearest, label = _muscle_cells(points_mm + bend, half_width_mm, rng, 1.0)
+    gap, nearest, label = _muscle_cells(points_mm + bend, half_width_mm, rng)
     uneven_plane = np.clip(1 + shapes.WaveField(rng, 1, 20, 70)(points_mm)[0] * np.float32(0.6), 0, 3)
     stretch = np.array([1, 1, 0.4], np.float32).reshape(3, 1, 1, 1)
     streak = shapes.WaveField(rng, 2, 12, 45, waves=7)(points_mm * stretch)
@@ -163,15 +179,6 @@ def soft_fields(points_mm: np.ndarray, soft: SoftTissue, half_width_mm: float, r
         shapes.cone(points_mm, start, end, radius, radius)
         for start, end, radius in vessels(half_width_mm, rng)
     ]
-    filling = rng.uniform(0.6, 1.3)
-    organs = _organs(points_mm, half_width_mm, rng) + streak[1] * 2
-    bladder = shapes.ellipsoid(
-        points_mm, (rng.normal(0, 4), -8, 22 * filling), (38 * filling, 28 * filling, 26 * filling)
-    )
-    rectum = shapes.cone(points_mm, (0, 52, -35), (8, 60, 60), 14, 18) + streak[1] * 2
-    gas = shapes.ellipsoid(
-        points_mm, (2, 46, rng.uniform(-20, 40)), soft.gas_radius_mm * np.array([0.9, 0.6, 1.6])
-    )
     return {
         "body": body,
         "muscle": np.maximum(
@@ -180,10 +187,7 @@ def soft_fields(points_mm: np.ndarray, soft: SoftTissue, half_width_mm: float, r
         "lean": nearest,
         "tone": tone[label],
         "streak": streak[0],
-        "grain": shapes.WaveField(rng, 1, 8, 18, waves=8)(points_mm * stretch)[0],
         "vessel": np.minimum.reduce(tubes),
-        "bladder": bladder,
-        "organ": organs,
-        "rectum": rectum,
-        "gas": gas,
+        **_organ_fields(points_mm, soft, half_width_mm, streak[1] * 2, rng),
+        "grain": shapes.WaveField(rng, 1, 8, 18, waves=8)(points_mm * stretch)[0],
     }

@@ -11,17 +11,15 @@ from hipqct.io.fe_formats import WRITERS
 from hipqct.io.files import replace_when_done
 from hipqct.io.meshes import write_inp, write_vtu
 from hipqct.loads import LoadCase, hinge_axis, push_direction
-from hipqct.material import MaterialBins
-from hipqct.mesh import HexMesh, TetMesh
+from hipqct.material import SOLVED_MODULUS, MaterialBins
+from hipqct.mesh import Mesh
 
 LOAD_CASES = "load_cases"
-# The binned modulus, which the decks hold, beside the element's own ``youngs_modulus_mpa``.
-SOLVED_MODULUS = "material_modulus_mpa"
 
 
 def write_model(
     name: str,
-    mesh: HexMesh | TetMesh,
+    mesh: Mesh,
     bins: MaterialBins | None,
     facts: dict,
     formats: list[str],
@@ -50,7 +48,7 @@ def remove_stale(formats: list[str], folder: Path) -> None:
         deck.unlink()
 
 
-def write_picture(mesh: HexMesh, frame: FemurFrame | None, facts: dict, path: Path) -> None:
+def write_picture(mesh: Mesh, frame: FemurFrame | None, facts: dict, path: Path) -> None:
     """Draw the voxel model with its load cases (mesh.png)."""
     from hipqct.mesh_view import PNG_SETTINGS, draw_model
 
@@ -66,7 +64,7 @@ def write_picture(mesh: HexMesh, frame: FemurFrame | None, facts: dict, path: Pa
 
 
 def write_load_cases(
-    name: str, mesh: HexMesh | TetMesh, frame: FemurFrame, cases: list[LoadCase], facts: dict, folder: Path
+    name: str, mesh: Mesh, frame: FemurFrame, cases: list[LoadCase], facts: dict, folder: Path
 ) -> None:
     """Write ``load_cases/{name}_{case}.inp`` for every load case; the folder is there even without."""
     (folder / LOAD_CASES).mkdir(parents=True, exist_ok=True)
@@ -114,16 +112,18 @@ def _case_lines(case: LoadCase, push, hinge, frame: FemurFrame, slab_mm: float) 
 
 def _header(facts: dict, name: str) -> list[str]:
     """Lines on top of the deck: what it is, units, frame, calibration, laws with their sources."""
-    mesh, shared = facts[name], facts["material"]
-    depths = ", ".join(f"{key} {depth_mm:.2f}" for key, depth_mm in mesh["set_depths_mm"].items())
+    mesh = facts[name]
     kinds = {
         "hex": "voxel hexahedral model of a femur, C3D8",
         "tet": "quadratic tetrahedral model of a femur, C3D10",
     }
+    sizes, integration = _size_lines(mesh, name)
+    depths = ", ".join(f"{key} {depth_mm:.2f}" for key, depth_mm in mesh["set_depths_mm"].items())
     lines = [
         f"{facts['software']}: {kinds[name]}",
         "units: mm, N, MPa",
         "frame: LPS of the scan (x to the left, y to the back, z to the head)",
+        sizes,
         f"{mesh['nodes']} nodes, {mesh['elements']} elements",
         "flags: " + (", ".join(facts["flags"]) or "none"),
         f"node sets reach into the bone (mm): {depths}",
@@ -134,32 +134,35 @@ def _header(facts: dict, name: str) -> list[str]:
         lines.append(
             f"the bone ends {facts['anatomy']['below_head_mm']:.1f} mm below the head's centre, {cut}"
         )
+    return [*lines, *integration, *_material_lines(facts, name)]
+
+
+def _size_lines(mesh: dict, name: str) -> tuple[str, list[str]]:
+    """The elements' size and quality, and how tetrahedra were integrated."""
     if name == "hex":
-        size = (
+        return (
             f"cubes of {mesh['cube_mm']:g} mm, bone fraction at least {mesh['bone_fraction_min']:g} "
             f"of the {mesh['shape']}"
-        )
-    else:
-        size = (
-            f"edges of about {mesh['size_mm']:g} mm, dihedral angles from {mesh['min_dihedral_deg']:.1f} deg"
-        )
-        beyond = "the bone's go on" if mesh["beyond_mask"] == "extend" else "the scan's"
-        lines.append(
-            f"integrated at {mesh['points_per_edge']} points per edge; values beyond the mask: {beyond}"
-        )
-    lines.insert(3, size)
+        ), []
+    beyond = "the bone's go on" if mesh["beyond_mask"] == "extend" else "the scan's"
+    return (
+        f"edges of about {mesh['size_mm']:g} mm, dihedral angles from {mesh['min_dihedral_deg']:.1f} deg"
+    ), [f"integrated at {mesh['points_per_edge']} points per edge; values beyond the mask: {beyond}"]
+
+
+def _material_lines(facts: dict, name: str) -> list[str]:
+    """Calibration, laws and materials, or that there are none."""
+    shared, material = facts["material"], facts[name]["material"]
     if shared is None:
         modulus_mpa = facts["uncalibrated_modulus_mpa"]
         materials = f"one modulus of {modulus_mpa:g} MPa for all" if modulus_mpa else "no materials"
-        return [*lines, f"UNCALIBRATED: the scan has no density calibration, so this deck has {materials}"]
-    scan, material = shared["calibration"], mesh["material"]
-    calibrated = _linear(scan["slope"], "HU", scan["intercept"])
-    lines.append(f"density mg/cm3 {scan['basis']} = {calibrated}")
-    for law in [*shared["density_laws"], shared["modulus_law"]]:
-        lines.append(f"law {law['name']}: {_formula(law)}; {law['citation']}; {law['confidence']}")
+        return [f"UNCALIBRATED: the scan has no density calibration, so this deck has {materials}"]
+    scan = shared["calibration"]
+    laws = [*shared["density_laws"], shared["modulus_law"]]
     part = "the part of each cube inside the mask" if name == "hex" else "each element"
     return [
-        *lines,
+        f"density mg/cm3 {scan['basis']} = {_linear(scan['slope'], 'HU', scan['intercept'])}",
+        *(f"law {law['name']}: {_formula(law)}; {law['citation']}; {law['confidence']}" for law in laws),
         f"mean {shared['average']} over {part}",
         f"minimum modulus {shared['minimum_modulus_mpa']:g} MPa",
         f"Poisson's ratio {shared['poissons_ratio']:g}",
@@ -173,7 +176,7 @@ def _linear(slope: float, variable: str, intercept: float) -> str:
 
 
 def _formula(law: dict) -> str:
-    """A law's constants as it stands in mesh.json, and the range of its specimens."""
+    """A law's constants as they are listed in mesh.json, and the range of its specimens."""
     if "pieces" in law:
         variable, pieces = f"rho_{law['takes']}", []
         for piece in law["pieces"]:
@@ -192,7 +195,7 @@ def _formula(law: dict) -> str:
     return f"{formula} ({law['unit']}, specimens from {low} to {high})"
 
 
-def _cell_arrays(mesh: HexMesh | TetMesh, bins: MaterialBins | None, uncalibrated: bool) -> dict:
+def _cell_arrays(mesh: Mesh, bins: MaterialBins | None, uncalibrated: bool) -> dict:
     """Cell arrays of the VTU: the mesh's own, number and modulus of the material, ``uncalibrated``."""
     arrays = dict(mesh.cell_data)
     if uncalibrated:

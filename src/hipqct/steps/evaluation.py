@@ -13,7 +13,8 @@ from hipqct.density import (
     mean_hu,
 )
 from hipqct.errors import AnatomyError, ScanError
-from hipqct.image import Image, reorient_to_lps
+from hipqct.hounsfield import OUTSIDE_HU
+from hipqct.image import Image, reorient_to_lps, share_outside
 from hipqct.io.files import read_json, replace_when_done, write_json
 from hipqct.io.hdf5 import read_probability, read_roi
 from hipqct.io.images import read_image, write_image
@@ -29,7 +30,6 @@ UNUSUAL_CALIBRATION, IMPLAUSIBLE_DENSITY = "unusual_calibration", "implausible_d
 PHANTOM_MODEL = "phantom_model"
 LEAVES_CROP = "reference_leaves_crop"
 FIELD_EDGE = "touches_field_edge"
-PADDING_HU = -500  # a slice without anything above this shows air only
 # From probability.h5 to bone.json.
 NETWORK_FACTS = (
     "model", "weights_sha256", "engine", "device", "step", "blend", "ends", "trained_on", "models_dice_min"
@@ -50,7 +50,7 @@ def threshold_bone(probability_path, resampled_path, ct_path, mask_path, mask_na
     """
     probability, attributes = read_probability(probability_path)
     resampled = read_image(resampled_path)
-    shown = np.flatnonzero((resampled.array > PADDING_HU).any((0, 1)))
+    shown = np.flatnonzero((resampled.array > OUTSIDE_HU).any((0, 1)))  # other slices are padding
     bone = segment_probability(probability, int(shown[0]), int(shown[-1]))
     if attributes.get("models_dice_min", 1.0) < LEAST_MODELS_DICE:
         bone.flags.append(MODELS_DISAGREE)
@@ -183,12 +183,6 @@ def load_reference(path) -> Image:
             f"{path} holds {len(labels)} values above 0 ({some}): give a mask of this femur alone"
         )
     return reference
-
-
-def share_outside(mask: Image, box: Image) -> float:
-    """The share of the mask's voxels whose centres lie outside the box of another image's voxels."""
-    index = box.to_index(mask.to_world(np.argwhere(mask.array > 0)))
-    return float(1 - ((index >= -0.5) & (index <= np.array(box.shape) - 0.5)).all(axis=1).mean())
 
 
 def draw_qc(resampled_path, mask_path, roi_path, volume_path, png_path) -> None:

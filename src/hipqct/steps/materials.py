@@ -23,7 +23,7 @@ from hipqct.material import (
     outside_validity,
     youngs_modulus_mpa,
 )
-from hipqct.mesh import HexMesh, TetMesh, tet_volumes_mm3
+from hipqct.mesh import Mesh, tet_volumes_mm3
 
 AT_MINIMUM = "at_minimum"  # cell array: share of an element (0 to 1) with the minimum modulus
 
@@ -103,7 +103,7 @@ class Calibration:
             **{key: self.options[key] for key in shared},
         }
 
-    def element_facts(self, mesh: HexMesh | TetMesh, bins: MaterialBins, volumes_mm3: np.ndarray) -> dict:
+    def element_facts(self, mesh: Mesh, bins: MaterialBins, volumes_mm3: np.ndarray) -> dict:
         """How density and moduli of a mesh's elements came out; shares are of the mesh's volume."""
         modulus_mpa, density_mg_cm3 = mesh.cell_data["youngs_modulus_mpa"], mesh.cell_data["density_mg_cm3"]
         share = volumes_mm3 / volumes_mm3.sum()
@@ -127,12 +127,12 @@ def outside_name(law: DensityLaw | ModulusLaw) -> str:
     return f"outside_{law.name}"
 
 
-def add_hex_materials(mesh: HexMesh, calibration: Calibration) -> tuple[MaterialBins, dict]:
+def add_hex_materials(mesh: Mesh, calibration: Calibration) -> tuple[MaterialBins, dict]:
     """Density per cube from its mean ``hu``, and the calibration's fields where it has no means of them."""
     return _add_materials(mesh, calibration, np.full(len(mesh.cells), mesh.facts["cube_mm"] ** 3))
 
 
-def add_tet_materials(mesh: TetMesh, ct: Image, calibration: Calibration | None, parts: int):
+def add_tet_materials(mesh: Mesh, ct: Image, calibration: Calibration | None, parts: int):
     """CT number, density and modulus per tetrahedron, integrated over it; bins and facts, None uncalibrated.
 
     ``average: density`` takes the law of the element's mean density (Bonemat's version 2), ``modulus`` the
@@ -148,7 +148,7 @@ def add_tet_materials(mesh: TetMesh, ct: Image, calibration: Calibration | None,
     return _add_materials(mesh, calibration, tet_volumes_mm3(mesh.points_mm, mesh.cells))
 
 
-def _add_materials(mesh: HexMesh | TetMesh, calibration: Calibration, volumes_mm3: np.ndarray):
+def _add_materials(mesh: Mesh, calibration: Calibration, volumes_mm3: np.ndarray):
     # The calibration is linear: the mean density is the density of the mean CT number.
     mesh.cell_data["density_mg_cm3"] = calibration.density_mg_cm3(mesh.cell_data["hu"])
     for name, function in calibration.fields().items():

@@ -16,7 +16,7 @@ from hipqct.io.meshes import write_stl, write_vtp
 from hipqct.loads import LoadCase, add_load_sets, contact_radii_mm
 from hipqct.mapping import extend_beyond
 from hipqct.material import MaterialBins, bin_modulus
-from hipqct.mesh import HexMesh, Surface, TetMesh
+from hipqct.mesh import Mesh, Surface
 from hipqct.mesh_options import complete_options
 from hipqct.solid import cut_below, solid_mask
 from hipqct.steps.decks import (
@@ -224,7 +224,7 @@ def _build_tet(mask: Image, ct: Image, level_set: LevelSet, calibration: Calibra
     return mesh, bins or _one_material(mesh, options), material
 
 
-def _one_material(mesh: HexMesh | TetMesh, options: dict) -> MaterialBins | None:
+def _one_material(mesh: Mesh, options: dict) -> MaterialBins | None:
     """The one modulus of an uncalibrated model, if the options give one."""
     if options["uncalibrated_modulus_mpa"] is None:
         return None

@@ -6,15 +6,16 @@ from scipy.ndimage import uniform_filter
 from hipqct.errors import ScanError
 
 AIR_HU = -1024
+OUTSIDE_HU = -500  # between air, or what a scan writes beyond its field of view, and any tissue with noise
+METAL_HU = 3000  # no bone reaches it
+TISSUE_HU = (OUTSIDE_HU, METAL_HU)  # everything a body holds but lung; a padding value is outside
 INT16_MAX = np.iinfo(np.int16).max
-TISSUE_HU = (-500, 3000)  # everything a body holds but lung; a padding value is outside
 DENSE_HU = 800  # above it lie only dense cortical bone and metal
 DENSE_SHARE_MAX = 0.15  # a tight field of view round one hip stays below 0.05
 BODY_SHARE_MIN = 0.01  # of all voxels
-METAL_HU = 3000  # no bone reaches it
 METAL_MM3 = 100.0
 
-# What CT numbers of a hip look like; a scan outside is told of, not refused.
+# What CT numbers of a hip look like; a scan outside gets a warning and is not refused.
 SOFT_HU = (-500, 500)
 FAT_OR_MUSCLE_HU = ((-140, -60), (-10, 100))  # the commonest soft tissue is one of them
 FAT_HU, FAT_PEAK_HU = (-250, -30), (-135, -65)  # where fat is looked for, and where its peak lies
@@ -70,7 +71,7 @@ def check_hounsfield(ct: np.ndarray, voxel_mm3: float, label: str) -> list[str]:
             f"{where} has {100 * dense:.0f} % of its voxels above {DENSE_HU} HU, more than any body: "
             "its offset or slope is wrong"
         )
-    if np.mean(ct > TISSUE_HU[0]) < BODY_SHARE_MIN:
+    if np.mean(ct > OUTSIDE_HU) < BODY_SHARE_MIN:
         raise ScanError(f"{where} holds nothing but air; give the CT scan itself")
     metal_mm3 = float((ct > METAL_HU).sum() * voxel_mm3)
     if metal_mm3 > METAL_MM3:
