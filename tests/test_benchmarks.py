@@ -160,5 +160,5 @@ def test_gpu_figures_of_other_weights_are_not_merged():
     plan = {"name": "medium", "weights_sha256": "a"}
     gpu_inference.check_weights({"weights_sha256": "a"}, plan, Path("torch.json"))
     for figures in ({"weights_sha256": "b"}, {}):
-        with pytest.raises(SystemExit, match="torch.json is not of the weights of medium"):
+        with pytest.raises(SystemExit, match=r"torch\.json is not of the weights of medium"):
             gpu_inference.check_weights(figures, plan, Path("torch.json"))

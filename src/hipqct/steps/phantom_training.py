@@ -4,7 +4,6 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from hipqct.phantom.generate import femur_mask, generate_phantom
 from hipqct.phantom.parameters import TRAIN_SEEDS, VALIDATION_SEEDS, sample_parameters
 from hipqct.resample import resample_slices
 from hipqct.steps.training import set_backend, train_model
+from hipqct.steps.workers import run_in_processes
 
 log = logging.getLogger(__name__)
 
@@ -204,17 +204,17 @@ def build_crops(
     tell(len(seeds) - len(todo), len(seeds))
     if not todo:
         return
-    with ProcessPoolExecutor(processes) as pool:
-        jobs = [pool.submit(_build_crops_of, seed, folder, changes) for seed in todo]
-        for count, job in enumerate(as_completed(jobs), start=len(seeds) - len(todo) + 1):
-            job.result()
-            tell(count, len(seeds))
-            if time.monotonic() > end_s and count < len(seeds):
-                pool.shutdown(cancel_futures=True)
-                raise ModelError(
-                    f"time is up with {count} of {len(seeds)} phantoms made and nothing trained: the same "
-                    "command goes on"
-                )
+    there = len(seeds) - len(todo)
+
+    def on_done(more: int) -> None:
+        tell(there + more, len(seeds))
+        if time.monotonic() > end_s and more < len(todo):
+            raise ModelError(
+                f"time is up with {there + more} of {len(seeds)} phantoms made and nothing trained: the same "
+                "command goes on"
+            )
+
+    run_in_processes(processes, _build_crops_of, [(seed, folder, changes) for seed in todo], on_done)
 
 
 def _build_crops_of(seed: int, folder: Path, draw: Callable) -> None:
