@@ -20,7 +20,6 @@ import json
 import platform
 import sys
 import tempfile
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -81,31 +80,23 @@ def time_of(function) -> float:
     return float(np.median(seconds))
 
 
-def full_precision(backend: str):
-    """A context of full float32 for what Keras computes, as `hipqct.engine` has it on every backend."""
-    if backend != "jax":  # the others were set for the whole process when our engine was made
-        return nullcontext()
-    import jax
-
-    return jax.default_matmul_precision("highest")
-
-
-def plain_loop(plan, weights, ct, backend: str):
-    """Keras as its guide shows it: ``model.predict`` for every window of step 1, in full float32."""
+def plain_loop(plan, weights, ct):
+    """Keras as its guide shows it: ``model.predict`` for every window of step 1, in full float32 as ours."""
+    from hipqct.engine import prepare_backend
     from hipqct.predict import normalise, window_starts
     from hipqct.vnet import build_vnet, set_weights
 
+    prepare_backend()
     model = build_vnet(plan["network"])
     set_weights(model, weights, plan["network"])
     depth, x = plan["window"][2], normalise(ct, plan["normalisation"])
 
     def run():
         total, votes = np.zeros(x.shape, np.float32), np.zeros(x.shape[2], np.float32)
-        with full_precision(backend):
-            for z in window_starts(x.shape[2], depth, 1):
-                window = x[None, :, :, z : z + depth, None]
-                total[:, :, z : z + depth] += model.predict(window, verbose=0)[0, ..., 0]
-                votes[z : z + depth] += 1
+        for z in window_starts(x.shape[2], depth, 1):
+            window = x[None, :, :, z : z + depth, None]
+            total[:, :, z : z + depth] += model.predict(window, verbose=0)[0, ..., 0]
+            votes[z : z + depth] += 1
         return total / votes
 
     return run
@@ -175,7 +166,7 @@ def measure(options) -> None:
     if cards[0] in PEAKS:
         result["share_of_float32_peak"] = result["tera_operations_per_s_window"] / PEAKS[cards[0]]
         result["float32_peak_tera_operations_per_s"] = PEAKS[cards[0]]
-    loop = plain_loop(plan, weights, ct, engine.name)
+    loop = plain_loop(plan, weights, ct)
     result["predict_loop_s"] = time_of(loop)
     result["speedup_exact_vs_predict"] = result["predict_loop_s"] / exact_s
     result["max_abs_difference_to_predict"] = float(np.abs(loop() - probability).max())

@@ -155,6 +155,7 @@ def test_steps_are_the_recipes_or_fit_into_the_minutes(tmp_path, monkeypatch, wo
     monkeypatch.setattr(phantom_training, "train_on_phantoms", lambda *_, **choices: asked.update(choices))
     assert cli.main(["train", str(tmp_path), *words.split()]) == 0
     assert asked["choices"].get("steps", "recipe's") == steps
+    assert asked["threads"] == 2
 
 
 def test_dropout_is_a_share(tmp_path, monkeypatch):

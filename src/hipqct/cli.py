@@ -94,6 +94,7 @@ def train_on_phantoms(options) -> None:
         minutes=options.minutes,
         first_model_dir=options.first_model,
         processes=options.processes,
+        threads=options.threads,
         piece_mb=options.piece_mb,
         kernel_dtype="float16" if options.float16 else "float32",
         fold_norm=options.fold_norm,

@@ -52,6 +52,7 @@ def train_on_phantoms(
     minutes: float = math.inf,
     first_model_dir=None,
     processes: int = 1,
+    threads: int = 1,
     piece_mb: float | None = None,
     kernel_dtype: str = "float32",
     fold_norm: bool = False,
@@ -71,7 +72,7 @@ def train_on_phantoms(
         minutes: bound on this call, phantoms included; one epoch is always done once they are made.
         first_model_dir: start from this model's weights instead of from random ones, and with batch
             normalisation only if it has it. Of fewer filters, it is widened (`hipqct.network.widen_filters`).
-        processes: for the phantoms.
+        processes: for the phantoms; threads: of the CPU, see `hipqct.train.feeding_threads`.
         piece_mb: write the weights in pieces of at most so many MB.
         kernel_dtype: ``float16`` halves the weights file.
         fold_norm: train the first model without its batch normalisation, see `hipqct.network.fold_norms`:
@@ -127,9 +128,8 @@ def train_on_phantoms(
             "training": {"data": SYNTHETIC, **seeds, "dataset_sha256": hash_file(dataset_path)},
         }
         left_minutes = (end_s - time.monotonic()) / 60
-        train_model(
-            crops, model_dir, recipe, facts, None, left_minutes, first_weights, True, piece_mb, kernel_dtype
-        )
+        arguments = (None, left_minutes, first_weights, True, piece_mb, kernel_dtype, threads)
+        train_model(crops, model_dir, recipe, facts, *arguments)
 
 
 def _read_hip(path: Path, part: int) -> Hip:
