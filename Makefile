@@ -38,11 +38,18 @@ lint: setup ## Check style, rules and import contracts
 	snakemake --lint
 	lint-imports
 
-bench: setup ## Run the benchmarks and write benchmarks/results/*.json
-	for benchmark in benchmarks/bench_*.py; do python $$benchmark || exit 1; done
+# The libraries compared with: they come last and change no package that is there.
+$(BIN)/.peers: $(BIN)/.ready requirements/bench.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	touch $@
+
+bench: setup $(BIN)/.peers ## Run the benchmarks and write benchmarks/results/*.json
+	status=0; for benchmark in benchmarks/bench_*.py; do python $$benchmark || status=1; done; exit $$status
 
 lock: setup ## Pin the newest dependencies again
 	uv pip compile pyproject.toml requirements/build.in --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header --upgrade --quiet -o requirements/run.txt
 	uv pip compile pyproject.toml requirements/build.in --extra dev --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header -c requirements/run.txt --quiet -o requirements/dev.txt
+	uv pip compile requirements/bench.in --python-version 3.11 --universal --generate-hashes \
+		--no-emit-index-url --no-annotate --no-header -c requirements/dev.txt --upgrade --quiet -o requirements/bench.txt

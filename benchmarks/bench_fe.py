@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import meshio
 import numpy as np
-from bench_inference import describe_machine, write_results
+from committed import describe_machine, write_results
 from decks import solve
 from perturbations import COARSE, OPTIONS, PERTURBATIONS, femur
 from test_ccx import STRAIN, WIDTH_MM, bar, pull, tet_bar

@@ -1,35 +1,44 @@
 """What a model does on held-out phantoms, and, if given, on the real cases.
 
-    python benchmarks/bench_models.py [--phantoms 37] [--study WORK]
+    python benchmarks/bench_models.py [--phantoms 37] [--study WORK] [--model MODEL --out RESULTS]
 
 Phantoms are of the test seeds, that nothing was trained or chosen on, as a cohort has them: 2-mm slices,
 left hips, resampled, cropped and segmented as in the workflow. ``--study`` is the work folder of
-``real_scans.py``, run with the same model: its evaluations are added.
+``real_scans.py``, run with the same weights: its evaluations are added. A hip that fails has no scores; then
+means are named as those of the hips done, and the benchmark ends with status 1.
 """
 
 import argparse
 import json
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
-from bench_inference import describe_machine
+from committed import (
+    add_model_options,
+    chosen_results,
+    default_scheme,
+    describe_machine,
+    keep_block,
+    read_results,
+    write_results,
+)
 
 from hipqct.cohort import COHORTS, TEXT_COLUMNS, accuracy_table
 from hipqct.folds import TEST
 from hipqct.io.dataset import Hip, write_dataset
-from hipqct.io.files import read_json, write_json
+from hipqct.io.files import read_json
 from hipqct.io.models import read_model
 from hipqct.io.tables import read_table
 from hipqct.phantom.parameters import TEST_SEEDS, sample_parameters
 from hipqct.steps.accuracy import judge_models
 from hipqct.steps.phantom_training import CROPS_FOLDER, build_crops, no_changes
 
-PROJECT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "models.json"
-REAL_CASES = ("real-anatomy", "real-shape", "real-hip-ct")
+REAL_CASES = ("real-anatomy", "real-shape", "real-hip-ct", "real-ct")
+SIDES = ("left", "right")
 SCORES = ("dice", "hausdorff95_mm", "relative_error_percent")
 
 
@@ -43,44 +52,47 @@ def read_hips(folder: Path, seeds):
                 yield Hip(str(seed), "left", arrays["ct"], arrays["mask"], drawn.sex, drawn.age, TEST)
 
 
-def summarise(accuracy: pd.DataFrame) -> dict:
-    """The figures of each cohort under the names of the report."""
-    same = ("n", "failed", "dice_mean", "dice_sd", "dice_low", "dice_high", "sensitivity_mean")
+def summarise(accuracy: pd.DataFrame, not_made: int) -> dict:
+    """The figures of each cohort under the names of the report.
+
+    Args:
+        not_made: hips of ``all`` that gave no crop, which fail too.
+
+    Returns:
+        By cohort; where a hip failed, the names of figures end in ``_of_done``.
+    """
+    same = ("dice_mean", "dice_sd", "dice_low", "dice_high", "sensitivity_mean")
     same += ("specificity_mean", "hausdorff95_mm_mean", "mae_mm3", "re_min_percent", "re_max_percent")
     named = {name: name for name in same} | {"volume_r2": "r2"}
-    rows = accuracy.set_index("cohort")
-    return {
-        cohort: {
-            name: (int if name in ("n", "failed") else float)(rows.loc[cohort, key])
-            for name, key in named.items()
-        }
-        for cohort in rows.index
-    }
-
-
-def read_real(study: Path) -> dict:
-    """Scores of the real cases, by case and side."""
     found = {}
-    for case in REAL_CASES:
-        paths = (study / "results/subjects" / case).glob("*/evaluation.json")
-        scores = {path.parent.name: read_json(path) for path in sorted(paths)}
-        found[case.replace("-", "_")] = {
-            side: {key: score[key] for key in SCORES} for side, score in scores.items()
-        }
+    for cohort, row in accuracy.set_index("cohort").iterrows():
+        failed = int(row["failed"]) + (not_made if cohort == "all" else 0)
+        ending = "_of_done" if failed else ""
+        found[cohort] = {"n": int(row["n"]), "failed": failed}
+        found[cohort] |= {f"{name}{ending}": float(row[key]) for name, key in named.items()}
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--phantoms", type=int, default=37)
-    parser.add_argument("--crops", type=Path, help="keep the crops here, for the next run")
-    parser.add_argument("--study", type=Path, help="work folder of real_scans.py")
-    parser.add_argument("--model", type=Path, default=PROJECT / "resources/models/medium")
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    plan, weights = read_model(options.model)
-    chosen = yaml.safe_load((PROJECT / "config/config.yaml").read_text())["segment"]
-    windows = [chosen[key] for key in ("step", "blend", "ends")]
+def read_real(study: Path, weights_sha256: str) -> dict:
+    """Scores of the real cases, by case and side; SystemExit where one is missing or of other weights."""
+    found = {}
+    for case in REAL_CASES:
+        scores = found[case.replace("-", "_")] = {}
+        for side in SIDES:
+            folder = study / "results/subjects" / case / side
+            paths = [folder / name for name in ("bone.json", "evaluation.json")]
+            for path in paths:
+                if not path.is_file():
+                    raise SystemExit(f"{path} is missing: run real_scans.py on every case first")
+            bone, score = map(read_json, paths)
+            if bone["network"]["weights_sha256"] != weights_sha256:
+                raise SystemExit(f"{folder} is of the model {bone['network']['model']}: run it with this one")
+            scores[side] = {key: score[key] for key in SCORES}
+    return found
+
+
+def judge_phantoms(options, plan: dict, windows: list[str]) -> tuple[pd.DataFrame, int]:
+    """One row of scores per phantom's left hip, and how many of them gave no crop."""
     seeds = TEST_SEEDS[: options.phantoms]
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.crops or Path(temporary)) / CROPS_FOLDER
@@ -96,9 +108,30 @@ def main() -> None:
         arguments = (dataset_path, [options.model / "plan.json"], path)
         judge_models(*arguments, "all", windows, "cpu", options.threads)
         tested = read_table(path, TEXT_COLUMNS)
+    return tested, len(seeds) - len(tested)
+
+
+def read_options() -> tuple[argparse.Namespace, Path]:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--phantoms", type=int, default=37)
+    parser.add_argument("--crops", type=Path, help="keep the crops here, for the next run")
+    parser.add_argument("--study", type=Path, help="work folder of real_scans.py")
+    add_model_options(parser, RESULTS)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    return options, chosen_results(parser, options, RESULTS)
+
+
+def main() -> None:
+    options, out = read_options()
+    plan, weights = read_model(options.model)
+    real = read_real(options.study, plan["weights_sha256"]) if options.study else {}
+    step, *blend_and_ends = default_scheme().split(",")
+    windows = [int(step) if step.isdigit() else step, *blend_and_ends]
+    tested, not_made = judge_phantoms(options, plan, windows)
     print(tested[["subject", "sex", "age", "dice", "hausdorff95_mm", "relative_error_percent"]].to_string())
     groups = {c: tested if sex is None else tested[tested["sex"] == sex] for c, sex in COHORTS.items()}
-    scores = summarise(accuracy_table(groups))
+    scores = summarise(accuracy_table(groups), not_made)
     result = {
         "model": plan["name"],
         "weights_sha256": plan["weights_sha256"],
@@ -108,12 +141,17 @@ def main() -> None:
         "test": scores.pop("all"),
         "test_by_sex": scores,
         "machine": describe_machine(options.threads),
-        **(read_real(options.study) if options.study else {}),
     }
+    if real:
+        result |= real | {"real_weights_sha256": plan["weights_sha256"]}
+    else:
+        keep_block(result, read_results(out), "real", [case.replace("-", "_") for case in REAL_CASES])
     training = plan["training"]
     result |= {key: training[key] for key in ("hardware", "hours") if key in training}
-    write_json(result, RESULTS)
+    write_results(result, out)
     print(json.dumps(result, indent=2))
+    if result["test"]["failed"]:
+        sys.exit(f"{result['test']['failed']} hips failed: their scores are of the hips done, no headline")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from bench_inference import describe_machine
+from committed import describe_machine
 
 from hipqct.io.files import write_json
 

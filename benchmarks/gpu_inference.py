@@ -9,24 +9,41 @@ figures and one probability map in ``--out``. ``--merge`` then compares those ma
 machine's CPU and puts everything into results/inference.json under ``gpu``.
 """
 
+# ruff: noqa: E402  (the clock starts before anything is imported, which is most of what a start costs)
+import time
+
+STARTED_S = time.perf_counter()
+
 import argparse
 import importlib.metadata
 import json
 import platform
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
-from bench_inference import EXACT, RESULTS, TIMED_SLICES, stack_to
+from bench_inference import RESULTS, TIMED_SLICES, stack_to
+from committed import DEFAULT_MODEL, default_scheme
+from inference_ways import EXACT
 
 from hipqct.io.files import read_json, write_json
 
-PROJECT = Path(__file__).parents[1]
 REPEATS = 5  # the median counts: nothing else runs on the card
-# Dense peaks of the vendor's data sheets, TFLOP/s: float32 outside the tensor cores, and TensorFloat-32.
-PEAKS = {"H100": (67, 495), "H200": (67, 495), "A100": (19.5, 156), "L40S": (91.6, 183)}
+# Peaks of the vendor's data sheets for float32 outside the tensor cores, TFLOP/s, by the card's whole name:
+# boards of one chip differ. A card that is not listed gets no share of its peak.
+PEAKS = {
+    "NVIDIA H100 80GB HBM3": 67,
+    "NVIDIA H100 PCIe": 51,
+    "NVIDIA H100 NVL": 60,
+    "NVIDIA H200": 67,
+    "NVIDIA H200 NVL": 60,
+    "NVIDIA A100-SXM4-40GB": 19.5,
+    "NVIDIA A100-SXM4-80GB": 19.5,
+    "NVIDIA A100-PCIE-40GB": 19.5,
+    "NVIDIA A100 80GB PCIe": 19.5,
+    "NVIDIA L40S": 91.6,
+}
 
 
 def count_operations(network: dict, window) -> float:
@@ -64,10 +81,12 @@ def time_of(function) -> float:
 
 
 def plain_loop(plan, weights, ct):
-    """Keras as its guide shows it: ``model.predict`` for every window of step 1."""
+    """Keras as its guide shows it: ``model.predict`` for every window of step 1, in full float32 as ours."""
+    from hipqct.engine import prepare_backend
     from hipqct.predict import normalise, window_starts
     from hipqct.vnet import build_vnet, set_weights
 
+    prepare_backend()
     model = build_vnet(plan["network"])
     set_weights(model, weights, plan["network"])
     depth, x = plan["window"][2], normalise(ct, plan["normalisation"])
@@ -75,9 +94,8 @@ def plain_loop(plan, weights, ct):
     def run():
         total, votes = np.zeros(x.shape, np.float32), np.zeros(x.shape[2], np.float32)
         for z in window_starts(x.shape[2], depth, 1):
-            total[:, :, z : z + depth] += model.predict(x[None, :, :, z : z + depth, None], verbose=0)[
-                0, ..., 0
-            ]
+            window = x[None, :, :, z : z + depth, None]
+            total[:, :, z : z + depth] += model.predict(window, verbose=0)[0, ..., 0]
             votes[z : z + depth] += 1
         return total / votes
 
@@ -109,26 +127,22 @@ def time_cohort(crops: list[np.ndarray], model: Path, scheme: str) -> float:
 
 
 def measure(options) -> None:
-    import yaml
-
     from hipqct.engine import keras_engine, list_cards
     from hipqct.io.models import read_model
 
     cards = list_cards()
     if not cards:
         sys.exit("Keras' backend sees no GPU here")
-    chosen = yaml.safe_load((PROJECT / "config/config.yaml").read_text())["segment"]
-    default = ",".join(str(chosen[key]) for key in ("step", "blend", "ends"))
+    default = default_scheme()
     plan, weights = read_model(options.model)
     paths = sorted(options.crops.glob("*_left.npz"))
-    crops = [np.load(path)["ct"] for path in paths]
-    ct = stack_to(crops[0], TIMED_SLICES)
+    ct = stack_to(np.load(paths[0])["ct"], TIMED_SLICES)
     windows = TIMED_SLICES - plan["window"][2] + 1
 
-    begin = time.perf_counter()
     engine = keras_engine(plan["network"], weights, 4)
     probability = predict_by(engine, plan, ct, EXACT)
-    start_s = time.perf_counter() - begin
+    start_s = time.perf_counter() - STARTED_S
+    crops = [np.load(path)["ct"] for path in paths]
     exact_s = time_of(lambda: predict_by(engine, plan, ct, EXACT))
     stack = np.random.default_rng(0).random((engine.batch, *plan["window"]), dtype=np.float32)
     window_s = time_of(lambda: engine.predict_windows(stack)) / engine.batch
@@ -139,6 +153,7 @@ def measure(options) -> None:
         "versions": {name: importlib.metadata.version(name) for name in ("keras", engine.name, "numpy")},
         "python": platform.python_version(),
         "model": plan["name"],
+        "weights_sha256": plan["weights_sha256"],
         "parameters": int(sum(w.size for w in weights.values())),
         "step1_60_slices_s": exact_s,
         "start_to_first_probability_s": start_s,
@@ -148,10 +163,9 @@ def measure(options) -> None:
         "tera_operations_per_s_subject": windows * operations / exact_s / 1e12,
         "first_subject": paths[0].name,
     }
-    for name, peaks in PEAKS.items():
-        if name in cards[0]:
-            result["share_of_float32_peak"] = result["tera_operations_per_s_window"] / peaks[0]
-            result["float32_peak_tera_operations_per_s"] = peaks[0]
+    if cards[0] in PEAKS:
+        result["share_of_float32_peak"] = result["tera_operations_per_s_window"] / PEAKS[cards[0]]
+        result["float32_peak_tera_operations_per_s"] = PEAKS[cards[0]]
     loop = plain_loop(plan, weights, ct)
     result["predict_loop_s"] = time_of(loop)
     result["speedup_exact_vs_predict"] = result["predict_loop_s"] / exact_s
@@ -171,8 +185,16 @@ def measure(options) -> None:
     print(json.dumps(result, indent=2))
 
 
+def check_weights(figures: dict, plan: dict, path: Path) -> None:
+    if figures.get("weights_sha256") != plan["weights_sha256"]:
+        raise SystemExit(f"{path} is not of the weights of {plan['name']}: nothing is merged")
+
+
 def merge(folder: Path, model: Path) -> None:
-    """Compare with OpenVINO on this CPU and put the figures into results/inference.json."""
+    """Compare with OpenVINO on this CPU and put the figures into results/inference.json.
+
+    SystemExit where they, or the results there are, are of other weights.
+    """
     from hipqct.bone import segment_probability
     from hipqct.engine import openvino_engine
     from hipqct.image import Image
@@ -181,9 +203,11 @@ def merge(folder: Path, model: Path) -> None:
 
     plan, weights = read_model(model)
     engine = openvino_engine(plan["network"], weights, 2)
-    found = {}
+    before, found = read_json(RESULTS), {}
+    check_weights(before, plan, RESULTS)
     for path in sorted(folder.glob("*.json")):
         figures = read_json(path)
+        check_weights(figures, plan, path)
         with np.load(path.with_suffix(".npz")) as arrays:
             ours, ct = arrays["probability"], arrays["ct"]
         reference = predict_by(engine, plan, ct, EXACT)
@@ -191,7 +215,7 @@ def merge(folder: Path, model: Path) -> None:
         figures["max_abs_difference_to_openvino"] = float(np.abs(ours - reference).max())
         figures["mask_dice_to_openvino"] = float(dice(*masks))
         found[figures.pop("backend")] = figures
-    write_json(read_json(RESULTS) | {"gpu": found}, RESULTS)
+    write_json(before | {"gpu": found}, RESULTS)
     print(json.dumps(found, indent=2))
 
 
@@ -200,7 +224,7 @@ def main() -> None:
     parser.add_argument("--crops", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--merge", type=Path, metavar="FOLDER")
-    parser.add_argument("--model", type=Path, default=PROJECT / "resources/models/medium")
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
     options = parser.parse_args()
     if options.merge:
         merge(options.merge, options.model)

@@ -3,12 +3,22 @@
 import numpy as np
 import pytest
 from cohort_factory import Results, cohort
+from conftest import ROOT
 from dicom_factory import write_series
 
 from hipqct import __version__, cli
 from hipqct.image import Image
 from hipqct.io import scan_tree
 from hipqct.io.images import write_image
+from hipqct.options import SEED_RANGES
+from hipqct.phantom.parameters import (
+    CASE_SEEDS,
+    COHORT_SEEDS,
+    DEMO_SEEDS,
+    TEST_SEEDS,
+    TRAIN_SEEDS,
+    VALIDATION_SEEDS,
+)
 from hipqct.sheet import read_sheet
 from hipqct.steps.cohort import aggregate_cohort
 
@@ -126,6 +136,43 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(scans, tmp_path, capsys
     status, _, err = run(capsys, "samples", scans, "-o", tmp_path / "file/samples.tsv")
     assert status == 1
     assert err.splitlines()[-1].startswith("hipqct: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        *(
+            (
+                f"phantom one P --seed 1 --slice-mm {value}",
+                f"--slice-mm: must be a number from 0.6 to 5, got {value}",
+            )
+            for value in ("0", "inf", "-2", "nan", "300", "20", "thin")
+        ),
+        ("phantom one P --seed 1 --age -50", "--age: must be a whole number from 18 to 110, got -50"),
+        ("phantom one P --seed 1 --age 1000", "--age: must be a whole number from 18 to 110, got 1000"),
+        ("phantom one P --seed -1", "--seed: must be a whole number from 0, got -1"),
+        ("phantom one P --seed 1.5", "--seed: must be a whole number from 0, got 1.5"),
+        ("phantom cohort P --processes 0", "--processes: must be a whole number from 1, got 0"),
+        ("train M --phantoms -1", "--phantoms: must be a whole number from 1 to 100000, got -1"),
+        ("train M --phantoms 100001", "--phantoms: must be a whole number from 1 to 100000, got 100001"),
+        ("train M --validation 0", "--validation: must be a whole number from 1 to 100000, got 0"),
+        ("train M --validation -1", "--validation: must be a whole number from 1 to 100000, got -1"),
+        ("train M --minutes nan", "--minutes: must be a number from 0 on, got nan"),
+    ],
+)
+def test_options_out_of_range_are_one_sentence(capsys, words, message):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words.split())
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_options_tell_the_seeds_that_are_set_apart():
+    ranges = [DEMO_SEEDS, CASE_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS, TEST_SEEDS, COHORT_SEEDS]
+    assert list(SEED_RANGES.values()) == [(seeds[0], seeds[-1]) for seeds in ranges]
+    text = (ROOT / "docs/phantoms.md").read_text(encoding="utf-8")
+    for low, high in SEED_RANGES.values():
+        assert f"| {low:,} to {high:,} |" in text
 
 
 def test_wrong_usage_is_status_two(capsys):

@@ -64,3 +64,6 @@ def test_what_cannot_be_stored_is_refused(image, tmp_path):
         write_dicom_series(image.with_array(image.array.astype(float)), tmp_path, "F", 61, "S001")
     with pytest.raises(ValueError, match="-2000"):
         write_dicom_series(image.with_array(np.full_like(image.array, -2000)), tmp_path, "F", 61, "S001")
+    for age in (-50, 1000):
+        with pytest.raises(ValueError, match="age must be 0 to 999 years"):
+            write_dicom_series(image, tmp_path, "F", age, "S001")

@@ -17,7 +17,7 @@ from hipqct.phantom.femur import FemurShape, cortex_thickness, periosteal_distan
 from hipqct.phantom.generate import femur_mask, generate_phantom, scan_grid
 from hipqct.phantom.parameters import sample_parameters
 from hipqct.phantom.scanner import Scanner, blur_between_slices, noise
-from hipqct.phantom.soft_paint import _beside
+from hipqct.phantom.soft_paint import HAND_MM, _beside
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"matrix": 112, "pixel_mm": 3.6, "slice_mm": 3.6, "top_mm": 36.0, "bottom_mm": 72.0}
@@ -331,14 +331,21 @@ def test_the_canal_is_narrowest_at_the_isthmus():
     assert canal_mm[1] < canal_mm[2]
 
 
-def test_hands_lie_in_the_field_beside_the_hip():
-    for seed in (3000, 3001):
-        drawn = sample_parameters(seed, hands=2, cut_edge_mm=0.0, pixel_mm=0.742)
-        ct = scan_grid(drawn)
-        beside_mm = _beside(ct, drawn.soft.half_width_mm)
-        assert beside_mm > drawn.soft.half_width_mm - 10
-        edge_mm = -ct.origin_mm[0]
-        assert beside_mm < edge_mm or drawn.soft.half_width_mm > edge_mm - 20
+@pytest.mark.parametrize(
+    ("body_to_edge_mm", "place"),
+    [
+        (60.0, "beside"),  # a wide field
+        (31.0, "at the edge"),  # a hand beside the body would leave the field
+        (9.0, "at the edge"),
+        (7.0, "beside"),  # so narrow that a hand in it would lie on the body
+    ],
+)
+def test_hands_lie_in_the_field_beside_the_hip(body_to_edge_mm, place):
+    ct = scan_grid(sample_parameters(3000, hands=2, cut_edge_mm=0.0, center_x_mm=0.0, pixel_mm=0.742))
+    edge_mm = -ct.origin_mm[0]
+    half_width_mm = edge_mm - body_to_edge_mm
+    wanted_mm = half_width_mm + HAND_MM if place == "beside" else edge_mm - HAND_MM
+    assert _beside(ct, half_width_mm) == pytest.approx(wanted_mm)
 
 
 def test_the_shipped_models_have_seen_no_phantom_of_demo_test_or_cohort():

@@ -14,7 +14,7 @@ from hipqct.io.models import read_model, write_model
 from hipqct.io.tables import read_table
 from hipqct.network import COMPACT, MEDIUM, fold_norms, widen_filters
 from hipqct.phantom.parameters import CONTACT_MM, TRAIN_SEEDS, VALIDATION_SEEDS, sample_parameters
-from hipqct.steps import phantom_training
+from hipqct.steps import phantom_training, workers
 from hipqct.steps.phantom_training import draw_changes, train_on_phantoms
 from hipqct.train import Recipe
 
@@ -42,7 +42,7 @@ def test_crops_of_a_phantom_are_left_hips_and_made_once(tmp_path, monkeypatch):
         slices = np.flatnonzero(mask.any((0, 1)))
         head_x, shaft_x = (np.argwhere(mask[:, :, z])[:, 0].mean() for z in (slices[-3], slices[0]))
         assert shaft_x > head_x + 10
-    monkeypatch.setattr(phantom_training, "ProcessPoolExecutor", None)  # nothing is left to make
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", None)  # nothing is left to make
     phantom_training.build_crops([TRAIN_SEEDS[0]], tmp_path, 1, lambda done, total: None)
 
 
@@ -155,6 +155,7 @@ def test_steps_are_the_recipes_or_fit_into_the_minutes(tmp_path, monkeypatch, wo
     monkeypatch.setattr(phantom_training, "train_on_phantoms", lambda *_, **choices: asked.update(choices))
     assert cli.main(["train", str(tmp_path), *words.split()]) == 0
     assert asked["choices"].get("steps", "recipe's") == steps
+    assert asked["threads"] == 2
 
 
 def test_dropout_is_a_share(tmp_path, monkeypatch):
@@ -178,7 +179,7 @@ def test_the_minutes_bound_the_making_of_phantoms_too(tmp_path, monkeypatch):
         made.append(seed)
         (folder / f"{seed}.done").touch()
 
-    monkeypatch.setattr(phantom_training, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", Pool)
     monkeypatch.setattr(phantom_training, "_build_crops_of", build)
     monkeypatch.setattr(phantom_training, "train_model", None)  # nothing is trained
     with pytest.raises(ModelError, match="of 41 phantoms made and nothing trained: the same command goes on"):

@@ -1,8 +1,11 @@
 """Training: it learns, it stops in time, and a restart changes nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from hipqct import train as train_module
 from hipqct.augment import Ranges
 from hipqct.errors import ModelError
 from hipqct.network import PAPER, PRESETS
@@ -98,8 +101,6 @@ def test_the_clock_ends_a_training_after_a_whole_epoch():
 
 
 def test_a_precision_that_the_backend_did_not_learn_in_is_refused():
-    from dataclasses import replace
-
     with pytest.raises(ModelError, match="mixed_bfloat16 is not for the backend tensorflow"):
         start_model(replace(RECIPE, precision="mixed_bfloat16"))
 
@@ -152,3 +153,24 @@ def test_mirroring_is_for_models_of_both_sides_only():
         Recipe(side="left", ranges=mirrored)
     with pytest.raises(ValueError, match="side must be"):
         Recipe(side="right")
+
+
+@pytest.mark.parametrize(
+    ("cards", "threads", "drawing", "ahead"),
+    [([], 64, 1, 2), (["card"], 1, 1, 2), (["card"], 8, 7, 14), (["card"], 64, 15, 30)],
+)
+def test_patches_are_drawn_by_the_threads_given(monkeypatch, cards, threads, drawing, ahead):
+    monkeypatch.setattr(train_module, "list_cards", lambda: cards)
+    assert train_module.feeding_threads(threads) == drawing
+    with train_module.BatchFeed(CROPS, replace(RECIPE, steps=200), 0, drawing) as feed:
+        feed.next()
+        assert feed.step == ahead
+    assert train_module.BatchFeed(CROPS, RECIPE, 0, 64).ahead == 32
+
+
+def test_training_computes_float32_in_full(monkeypatch):
+    import tensorflow as tf
+
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    start_model(RECIPE)
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()

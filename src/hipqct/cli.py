@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hipqct import __version__
 from hipqct.errors import HipqctError
+from hipqct.options import SEED_RANGES, add_cohort_options, add_phantom_options, add_training_options
 
 INTERRUPTED = 130  # what shells expect of a program that was stopped by Ctrl-C
 SAMPLES_HELP = "sheet to write; one that is there already stays (default: standard output)"
@@ -62,72 +63,11 @@ def add_phantom_commands(commands) -> None:
     """`hipqct phantom one` and `hipqct phantom cohort`."""
     one = commands.add_parser("one", help="Write one phantom.", description=write_phantom.__doc__)
     one.set_defaults(run=write_phantom)
-    one.add_argument("folder", type=Path, metavar="DIR")
-    one.add_argument("--seed", type=int, required=True)
-    one.add_argument("--sex", choices=("F", "M"))
-    one.add_argument("--age", type=int)
-    one.add_argument("--slice-mm", type=float, default=2.0, help="0.6 to 5 mm")
-    one.add_argument("--dicom", action="store_true", help="also write the scan as a DICOM series")
-
-    cohort = commands.add_parser(
-        "cohort", help="Write a cohort with the paper's femur volumes.", description=write_cohort.__doc__
-    )
+    add_phantom_options(one)
+    text = "Write a cohort with the paper's femur volumes."
+    cohort = commands.add_parser("cohort", help=text, description=write_cohort.__doc__)
     cohort.set_defaults(run=write_cohort)
-    cohort.add_argument("folder", type=Path, metavar="DIR", help="the same command goes on where it stopped")
-    cohort.add_argument("--women", type=int, default=216)
-    cohort.add_argument("--men", type=int, default=181)
-    cohort.add_argument("--seed", type=int, default=1)
-    cohort.add_argument("--format", choices=("dicom", "nifti"), default="dicom")
-    cohort.add_argument("--processes", type=int, default=1, help="phantoms at a time, up to 1.2 GB each")
-    cohort.add_argument("--table-only", action="store_true", help="draw it and compare it, make no scans")
-
-
-def add_training_options(train) -> None:
-    """`hipqct train`."""
-    train.add_argument("folder", type=Path, metavar="DIR", help="the same command goes on where it stopped")
-    train.add_argument("--phantoms", type=int, default=60, help="two hips each")
-    train.add_argument("--validation", type=int, default=3, help="phantoms that are only watched")
-    train.add_argument(
-        "--preset", choices=("compact", "medium", "paper"), default="compact", help="the network"
-    )
-    train.add_argument("--backend", choices=("tensorflow", "torch", "jax"), default="tensorflow")
-    train.add_argument(
-        "--minutes",
-        type=float,
-        default=math.inf,
-        help="bound on this call; phantoms come first, some 15 s each",
-    )
-    train.add_argument(
-        "--first-model", type=Path, help="start from this model's weights, also of a smaller preset"
-    )
-    train.add_argument("--dropout", type=float, help="share of features dropped, if not the preset's")
-    train.add_argument("--piece-mb", type=float, help="write the weights in pieces of at most so many MB")
-    train.add_argument("--float16", action="store_true", help="write kernels as float16: half the file")
-    train.add_argument("--processes", type=int, default=1, help="phantoms at a time, up to 1.2 GB each")
-    train.add_argument("--threads", type=int, default=2)
-    train.add_argument(
-        "--steps", type=int, help="default: as many as fit into --minutes, 1000 without --minutes"
-    )
-    for name, kind, default in (
-        ("--steps-per-epoch", int, 50),
-        ("--batch", int, 2),
-        ("--learning-rate", float, 1e-3),
-        ("--final-learning-rate", float, 1e-5),
-        ("--alpha", float, 1e-6),
-        ("--seed", int, 0),
-    ):
-        train.add_argument(name, type=kind, default=default)
-    train.add_argument("--patch", type=int, nargs=3, default=(96, 96, 32), metavar="N")
-    train.add_argument("--clip-hu", type=float, nargs=2, default=(-200.0, 1500.0), metavar="HU")
-    train.add_argument(
-        "--augmentation", type=float, default=1.0, help="share of the recipe's probabilities; 0: never"
-    )
-    train.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32")
-    train.add_argument(
-        "--fold-norm",
-        action="store_true",
-        help="put the first model's batch normalisation into its kernels and train without: for a last stage",
-    )
+    add_cohort_options(cohort)
 
 
 def train_on_phantoms(options) -> None:
@@ -154,6 +94,7 @@ def train_on_phantoms(options) -> None:
         minutes=options.minutes,
         first_model_dir=options.first_model,
         processes=options.processes,
+        threads=options.threads,
         piece_mb=options.piece_mb,
         kernel_dtype="float16" if options.float16 else "float32",
         fold_norm=options.fold_norm,
@@ -222,16 +163,16 @@ def check_scans(options) -> int:
 
 def write_phantom(options) -> None:
     """Write one phantom: its scan, the masks of both femurs and the truth."""
-    from hipqct.steps.phantom import make_phantom, write_phantom_dicom
+    from hipqct.steps.phantom import make_one
 
-    folder = options.folder
-    parameters = {"subject": folder.name, "seed": options.seed, "sex": options.sex, "age": options.age}
-    parameters["slice_mm"] = options.slice_mm
-    names = ("ct.nii.gz", "left_femur.nii.gz", "right_femur.nii.gz", "truth.json")
-    make_phantom(parameters, *(folder / name for name in names))
-    if options.dicom:
-        write_phantom_dicom(folder / "ct.nii.gz", folder / "truth.json", folder / "dicom")
-    print(f"the synthetic phantom is in {folder}")
+    for part in ("training", "validation"):
+        low, high = SEED_RANGES[part]
+        if low <= options.seed <= high:
+            seen = f"the shipped models were made with phantoms of seeds {low} to {high} ({part})"
+            print(f"{seen}, with this one or its kin: it is no test of them", file=sys.stderr)
+    parameters = {"seed": options.seed, "sex": options.sex, "age": options.age, "slice_mm": options.slice_mm}
+    make_one(parameters, options.folder, options.dicom)
+    print(f"the synthetic phantom is in {options.folder}")
 
 
 def write_cohort(options) -> None:

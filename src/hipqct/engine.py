@@ -57,6 +57,8 @@ def list_cards() -> list[str]:
     if backend == "torch":
         import torch
 
+        if not torch.cuda.is_available():  # a card without a driver that torch can use may be counted
+            return []
         return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if backend == "jax":
         import jax
@@ -121,9 +123,32 @@ def openvino_engine(config: dict, weights: dict[str, np.ndarray], threads: int) 
     return Engine("openvino", "cpu", 1, predict_windows)
 
 
+def prepare_backend() -> None:
+    """Let Keras' backend compute float32 in full (no TensorFloat-32) and take a GPU's memory as it needs it.
+
+    For training and inference alike; it comes before a network is made.
+    """
+    backend = keras_backend()
+    if backend == "torch":
+        import torch
+
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    elif backend == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "highest")
+    else:
+        import tensorflow as tf
+
+        for card in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(card, True)
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
 def keras_engine(config: dict, weights: dict[str, np.ndarray], threads: int) -> Engine:
-    """The network by Keras, on the GPU where there is one, in full float32 (no TensorFloat-32)."""
+    """The network by Keras, on the GPU where there is one, in full float32."""
     backend, cards = keras_backend(), list_cards()
+    prepare_backend()
     prepare = {"tensorflow": _prepare_tensorflow, "torch": _prepare_torch, "jax": _prepare_jax}[backend]
     prepare_model = prepare(threads)
     from hipqct.vnet import build_vnet, set_weights
@@ -131,27 +156,70 @@ def keras_engine(config: dict, weights: dict[str, np.ndarray], threads: int) -> 
     model = build_vnet(config)
     set_weights(model, weights, config)
     compute, batch = prepare_model(model), GPU_BATCH if cards else 1
-
-    def predict_windows(windows):
-        missing = batch - len(windows) if backend == "jax" else 0  # which compiles anew for every shape
-        filled = np.pad(windows, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing > 0 else windows
-        return compute(filled[..., None])[: len(windows), ..., 0]
-
+    predict_windows = Batches(compute, batch, compiles=backend == "jax")
     return Engine(backend, f"gpu ({cards[0]})" if cards else "cpu", batch, predict_windows)
+
+
+class Batches:
+    """Windows computed in batches; halved, for good, where a GPU's memory does not hold one.
+
+    Args:
+        compute: maps ``(n, x, y, z, 1)`` to probabilities of that shape.
+        batch: how many windows at once at most.
+        compiles: whether ``compute`` is compiled for every shape anew: a batch that is not full is then
+            filled up, unless it is a single window of a shape that no full batch has had.
+    """
+
+    def __init__(self, compute: Callable[[np.ndarray], np.ndarray], batch: int, compiles: bool = False):
+        self.compute, self.batch, self.compiles = compute, batch, compiles
+        self.filled = set()
+
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        """Probabilities of windows ``(n, x, y, z)``.
+
+        Raises:
+            ModelError: the GPU's memory does not hold a single one.
+        """
+        while True:
+            starts = range(0, len(windows), self.batch)
+            try:
+                return np.concatenate([self._predict(windows[i : i + self.batch]) for i in starts])
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            size = " x ".join(map(str, windows.shape[1:]))
+            self.batch = min(self.batch, len(windows)) // 2
+            if not self.batch:
+                raise ModelError(
+                    f"the GPU's memory does not hold one window of {size} voxels: let one job at a time use "
+                    "the card (docs/inference.md, Several GPUs), or set segment/device to cpu."
+                )
+            log.warning("The GPU's memory is full: %d windows of %s at once from now on", self.batch, size)
+
+    def _predict(self, windows: np.ndarray) -> np.ndarray:
+        missing = 0
+        if self.compiles and (len(windows) > 1 or windows.shape[1:] in self.filled):
+            missing = self.batch - len(windows)
+            self.filled.add(windows.shape[1:])
+        whole = np.pad(windows, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else windows
+        return self.compute(whole[..., None])[: len(windows), ..., 0]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error of TensorFlow, torch or JAX says that a GPU's memory is full."""
+    named = type(error).__name__ in ("OutOfMemoryError", "ResourceExhaustedError")
+    return named or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _prepare_tensorflow(threads: int) -> Callable:
     """Settings that must come before the network is made; then what makes a function of a network."""
     import tensorflow as tf
 
-    for card in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(card, True)
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
         try:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
         except RuntimeError:  # TensorFlow takes this only before its first operation in a process
             log.warning("TensorFlow is already running and keeps its own number of threads")
-    tf.config.experimental.enable_tensor_float_32_execution(False)
 
     def prepare_model(model):
         signature = [tf.TensorSpec((None, None, None, None, 1), tf.float32)]
@@ -165,7 +233,6 @@ def _prepare_torch(threads: int) -> Callable:
     import torch
 
     torch.set_num_threads(threads)
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
     def prepare_model(model):
         def compute(windows):
@@ -188,10 +255,6 @@ def _prepare_jax(threads: int) -> Callable:
         def run(trained, kept, windows):
             return model.stateless_call(trained, kept, windows, training=False)[0]
 
-        def compute(windows):
-            with jax.default_matmul_precision("highest"):
-                return np.asarray(run(*state, windows))
-
-        return compute
+        return lambda windows: np.asarray(run(*state, windows))
 
     return prepare_model

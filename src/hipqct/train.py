@@ -6,7 +6,6 @@ about five times faster than tensorflow; the weights are the same for all backen
 
 import logging
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import keras
 import numpy as np
 
 from hipqct.augment import Ranges, change_intensity, cut_patch, draw_augmentation
-from hipqct.engine import Engine, list_cards
+from hipqct.engine import Engine, list_cards, prepare_backend
 from hipqct.errors import ModelError
 from hipqct.losses import dice_l2_loss, soft_dice
 from hipqct.metrics import dice
@@ -30,7 +29,9 @@ log = logging.getLogger(__name__)
 
 FEMUR_PATCHES = 0.67  # share of patches centred on a femur voxel; the others lie anywhere
 VALIDATION_STEP = 16  # slices between validation windows: Dice differs from step 1 by less than 0.005
-BATCHES_AHEAD = 4  # for each thread that draws them
+# Drawn ahead for each thread that draws them, and in all: 32 of two whole windows take 0.6 GB.
+BATCHES_AHEAD, MOST_AHEAD = 2, 32
+MOST_THREADS = 16  # that a training can use
 SIDES = ("left", "both")
 
 
@@ -147,6 +148,7 @@ def start_model(recipe: Recipe, weights: dict | None = None) -> keras.Model:
         ModelError: the weights are another network's, or the backend does not take the recipe's precision.
     """
     check_precision(recipe.precision, running_backend())
+    prepare_backend()
     keras.utils.set_random_seed(recipe.seed)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(recipe.precision)
@@ -182,9 +184,9 @@ def _variables(model):
     return [*model.variables, *model.optimizer.variables]
 
 
-def feeding_threads() -> int:
-    """How many threads draw batches: on a GPU all cores but the one that leads it, else one."""
-    return max(1, len(os.sched_getaffinity(0)) - 1) if list_cards() else 1
+def feeding_threads(threads: int) -> int:
+    """How many of a training's ``threads`` draw batches: on a GPU all but the one that leads it, else one."""
+    return max(1, min(threads, MOST_THREADS) - 1) if list_cards() else 1
 
 
 class BatchFeed:
@@ -196,7 +198,7 @@ class BatchFeed:
     def __init__(self, crops: list[Crop], recipe: Recipe, first_step: int, threads: int = 1):
         self.crops, self.recipe, self.step = crops, recipe, first_step
         self.pool, self.queue, self.waited_s = ThreadPoolExecutor(threads), deque(), 0.0
-        self.ahead = BATCHES_AHEAD * threads
+        self.ahead = min(BATCHES_AHEAD * threads, MOST_AHEAD)
 
     def __enter__(self):
         return self
@@ -206,7 +208,7 @@ class BatchFeed:
 
     def next(self) -> tuple[np.ndarray, np.ndarray]:
         """Input and truth of the next step."""
-        while len(self.queue) <= self.ahead and self.step < self.recipe.steps:
+        while len(self.queue) < self.ahead and self.step < self.recipe.steps:
             self.queue.append(self.pool.submit(draw_batch, self.crops, self.recipe, self.step))
             self.step += 1
         started = time.monotonic()
@@ -224,6 +226,7 @@ def train_vnet(
     first_step: int = 0,
     minutes: float = math.inf,
     verbose: bool = False,
+    threads: int = 1,
 ) -> int:
     """Train until ``recipe.steps``, or until the next epoch would not end in time; returns the steps done.
 
@@ -234,9 +237,10 @@ def train_vnet(
         on_epoch: called with (steps done, history row) after every ``steps_per_epoch``; save the state there.
         minutes: bound on this call; one epoch is always done.
         verbose: show a progress bar with loss and Dice.
+        threads: of the CPU, see `feeding_threads`.
     """
     end, done = time.monotonic() + 60 * minutes, first_step
-    with BatchFeed(crops, recipe, first_step, feeding_threads()) as feed:
+    with BatchFeed(crops, recipe, first_step, feeding_threads(threads)) as feed:
         while done < recipe.steps:
             started, feed.waited_s = time.monotonic(), 0.0
             steps = range(done, min(done + recipe.steps_per_epoch, recipe.steps))

@@ -6,5 +6,5 @@ from hipqct.smk import step
 from hipqct.steps.training import train_fold
 
 with step(snakemake):
-    cohort, fold = snakemake.wildcards.cohort, int(snakemake.wildcards.fold)
-    train_fold(*snakemake.input, Path(snakemake.output.plan).parent, cohort, fold, snakemake.params.settings)
+    who, how = snakemake.wildcards, (snakemake.params.settings, snakemake.threads)
+    train_fold(*snakemake.input, Path(snakemake.output.plan).parent, who.cohort, int(who.fold), *how)

@@ -13,6 +13,7 @@ from hipqct.image import Image
 
 # Stored values are unsigned: HU = stored + intercept.
 RESCALE_INTERCEPT = -1024
+OLDEST = 999  # years: what a DICOM age string holds
 HIGHEST_HU = 65535 + RESCALE_INTERCEPT
 
 # UID of this implementation under the UUID-derived root 2.25, fixed once.
@@ -104,7 +105,7 @@ def write_dicom_series(
         image: whole Hounsfield numbers from -1024 to 64511, shape ``(columns, rows, slices)``.
         folder: where the files go.
         sex: ``"F"`` or ``"M"``.
-        age: years.
+        age: years, 0 to 999: DICOM has three digits for them.
         subject: written as the patient's name and id, since a phantom is nobody.
         extra: DICOM keywords and values that replace or add to those of every slice.
 
@@ -113,8 +114,10 @@ def write_dicom_series(
         gives the same bytes.
 
     Raises:
-        ValueError: the image does not hold whole Hounsfield numbers within the range.
+        ValueError: the image does not hold whole Hounsfield numbers within the range, or the age no years.
     """
+    if not 0 <= age <= OLDEST:
+        raise ValueError(f"age must be 0 to {OLDEST} years, got {age}")
     array = image.array
     if not np.issubdtype(array.dtype, np.integer):
         raise ValueError(f"image must hold whole Hounsfield numbers, got {array.dtype}")

@@ -149,7 +149,11 @@ class Patient:
         return self.turn @ point + self.shift_mm
 
     def landmarks(self) -> dict:
-        """World positions (mm) of named points of both femurs."""
+        """World positions (mm) of named points of both femurs: where bending takes the unbent shape's points.
+
+        Bending is uneven: a sphere fitted to the bent head may lie a millimetre or more from
+        ``head_center``, and its radius is not quite the ``head_radius_mm`` drawn.
+        """
         named = {}
         for side in SIDE:
             shape = getattr(self.parameters, side)

@@ -1,6 +1,7 @@
 """The scanner: from fine slabs of tissue to a reconstructed scan with blur and correlated noise."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +61,8 @@ class Scanner:
     def __post_init__(self):
         if self.basis not in BASES:
             raise ValueError(f"basis must be {' or '.join(BASES)}, got {self.basis!r}")
+        if not 0 < self.slice_mm < math.inf:
+            raise ValueError(f"slice_mm must be a positive number of millimetres, got {self.slice_mm}")
 
     @property
     def slices(self) -> int:

@@ -3,7 +3,7 @@
 import csv
 import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import tempfile
 from pathlib import Path
 
 from hipqct.errors import SheetError
@@ -14,6 +14,7 @@ from hipqct.phantom.cohort import draft_subject, plan_rows
 from hipqct.phantom.generate import generate_phantom
 from hipqct.phantom.parameters import PhantomParameters, sample_parameters
 from hipqct.revisions import MAKE_PHANTOM
+from hipqct.steps.workers import run_in_processes
 
 # Columns of a phantom sheet that are not parameters of the phantom.
 NOT_PARAMETERS = ("subject", "format", "resampled_slices", "left_volume_mm3")
@@ -70,6 +71,31 @@ def make_phantom(parameters: dict, ct_path, left_path, right_path, truth_path):
     write_json({"subject": str(parameters.get("subject", "phantom")), **phantom.truth}, truth_path)
 
 
+def make_one(parameters: dict, folder, dicom: bool) -> None:
+    """One phantom into a folder that holds none: its files come there together, when all are made.
+
+    The subject is called as the folder is.
+
+    Raises:
+        SheetError: the folder holds a phantom's files, or the parameters are wrong.
+    """
+    folder = Path(folder).resolve()
+    names = ("ct.nii.gz", "left_femur.nii.gz", "right_femur.nii.gz", "truth.json")
+    for name in (*names, SCANS["dicom"]):
+        if (folder / name).exists():
+            raise SheetError(
+                f"{folder} holds a phantom's {name} already: choose another folder, or remove it."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tmp.", dir=folder) as temporary:
+        made = Path(temporary)
+        make_phantom({"subject": folder.name or "phantom"} | parameters, *(made / name for name in names))
+        if dicom:
+            write_phantom_dicom(made / "ct.nii.gz", made / "truth.json", made / SCANS["dicom"])
+        for path in sorted(made.iterdir()):
+            path.rename(folder / path.name)
+
+
 def write_phantom_dicom(ct_path, truth_path, dicom_dir):
     """Write a phantom's scan as a DICOM series; the folder appears under its name only when complete."""
     truth, dicom_dir = read_json(truth_path), Path(dicom_dir)
@@ -108,10 +134,7 @@ def plan_cohort(folder, women: int, men: int, seed: int, processes: int = 1) -> 
                 for row in csv.DictReader(file, delimiter="\t")
             ]
     who = [("F", i) for i in range(women)] + [("M", i) for i in range(men)]
-    sexes, numbers = zip(*who, strict=True)
-    with ProcessPoolExecutor(processes) as pool:
-        drafts = list(pool.map(draft_subject, [seed] * len(who), sexes, numbers, chunksize=4))
-    rows = plan_rows(drafts)
+    rows = plan_rows(run_in_processes(processes, draft_subject, [(seed, *one) for one in who]))
     _write_table(rows, sheet)
     write_json(wanted, facts)
     return rows
@@ -139,16 +162,8 @@ def make_cohort(folder, rows: list[dict], file_format: str, processes: int, repo
     missing = [row for row in rows if not (folder / row["subject"]).exists()]
     done = len(rows) - len(missing)
     report(done, len(rows))
-    with ProcessPoolExecutor(processes) as pool:
-        jobs = [pool.submit(make_subject, row, folder / row["subject"], file_format) for row in missing]
-        try:
-            for job in as_completed(jobs):
-                job.result()
-                done += 1
-                report(done, len(rows))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    calls = [(row, folder / row["subject"], file_format) for row in missing]
+    run_in_processes(processes, make_subject, calls, lambda more: report(done + more, len(rows)))
     _write_table([_sample(row, scan) for row in rows], folder / "samples.tsv")
 
 

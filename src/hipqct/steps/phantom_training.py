@@ -4,7 +4,6 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from hipqct.phantom.generate import femur_mask, generate_phantom
 from hipqct.phantom.parameters import TRAIN_SEEDS, VALIDATION_SEEDS, sample_parameters
 from hipqct.resample import resample_slices
 from hipqct.steps.training import set_backend, train_model
+from hipqct.steps.workers import run_in_processes
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ def train_on_phantoms(
     minutes: float = math.inf,
     first_model_dir=None,
     processes: int = 1,
+    threads: int = 1,
     piece_mb: float | None = None,
     kernel_dtype: str = "float32",
     fold_norm: bool = False,
@@ -71,7 +72,7 @@ def train_on_phantoms(
         minutes: bound on this call, phantoms included; one epoch is always done once they are made.
         first_model_dir: start from this model's weights instead of from random ones, and with batch
             normalisation only if it has it. Of fewer filters, it is widened (`hipqct.network.widen_filters`).
-        processes: for the phantoms.
+        processes: for the phantoms; threads: of the CPU, see `hipqct.train.feeding_threads`.
         piece_mb: write the weights in pieces of at most so many MB.
         kernel_dtype: ``float16`` halves the weights file.
         fold_norm: train the first model without its batch normalisation, see `hipqct.network.fold_norms`:
@@ -127,9 +128,8 @@ def train_on_phantoms(
             "training": {"data": SYNTHETIC, **seeds, "dataset_sha256": hash_file(dataset_path)},
         }
         left_minutes = (end_s - time.monotonic()) / 60
-        train_model(
-            crops, model_dir, recipe, facts, None, left_minutes, first_weights, True, piece_mb, kernel_dtype
-        )
+        arguments = (None, left_minutes, first_weights, True, piece_mb, kernel_dtype, threads)
+        train_model(crops, model_dir, recipe, facts, *arguments)
 
 
 def _read_hip(path: Path, part: int) -> Hip:
@@ -204,17 +204,17 @@ def build_crops(
     tell(len(seeds) - len(todo), len(seeds))
     if not todo:
         return
-    with ProcessPoolExecutor(processes) as pool:
-        jobs = [pool.submit(_build_crops_of, seed, folder, changes) for seed in todo]
-        for count, job in enumerate(as_completed(jobs), start=len(seeds) - len(todo) + 1):
-            job.result()
-            tell(count, len(seeds))
-            if time.monotonic() > end_s and count < len(seeds):
-                pool.shutdown(cancel_futures=True)
-                raise ModelError(
-                    f"time is up with {count} of {len(seeds)} phantoms made and nothing trained: the same "
-                    "command goes on"
-                )
+    there = len(seeds) - len(todo)
+
+    def on_done(more: int) -> None:
+        tell(there + more, len(seeds))
+        if time.monotonic() > end_s and more < len(todo):
+            raise ModelError(
+                f"time is up with {there + more} of {len(seeds)} phantoms made and nothing trained: the same "
+                "command goes on"
+            )
+
+    run_in_processes(processes, _build_crops_of, [(seed, folder, changes) for seed in todo], on_done)
 
 
 def _build_crops_of(seed: int, folder: Path, draw: Callable) -> None:

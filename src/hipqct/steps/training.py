@@ -36,7 +36,7 @@ TRIAL_MINUTES, TRIAL_SHARE, TRIAL_STEPS = 0.5, 0.05, 1000
 TIME_USED = 0.9  # share of the time that steps are planned for: the rest is for checkpoints and slower steps
 
 
-def train_fold(dataset_path, model_dir, cohort: str, fold: int, settings: dict) -> None:
+def train_fold(dataset_path, model_dir, cohort: str, fold: int, settings: dict, threads: int = 1) -> None:
     """Train the model of one fold of a cohort: weights.h5, plan.json, history.tsv, curves.png.
 
     A checkpoint.h5 in the same folder is written after every epoch; a job that was killed goes on from it. It
@@ -44,7 +44,7 @@ def train_fold(dataset_path, model_dir, cohort: str, fold: int, settings: dict) 
 
     Args:
         cohort: ``all``, ``male`` or ``female``.
-        settings: the config's ``train``.
+        settings: the config's ``train``; threads: of the CPU, to use on a GPU for drawing patches.
 
     Raises:
         ModelError: the fold leaves nothing to train on or to validate with.
@@ -81,7 +81,7 @@ def train_fold(dataset_path, model_dir, cohort: str, fold: int, settings: dict) 
             },
         }
         chosen_by = SELECTIONS[settings["selection"]]
-        train_model(crops, Path(model_dir), recipe, facts, chosen_by, verbose=True)
+        train_model(crops, Path(model_dir), recipe, facts, chosen_by, verbose=True, threads=threads)
 
 
 def make_recipe(settings: dict, data: Dataset, crops: list):
@@ -128,6 +128,7 @@ def train_model(
     verbose: bool = False,
     piece_mb: float | None = None,
     kernel_dtype: str = "float32",
+    threads: int = 1,
 ) -> None:
     """Train, or go on with, a model and write its folder; see `train_fold`.
 
@@ -140,6 +141,7 @@ def train_model(
         first_weights: start from these.
         piece_mb: write the weights in pieces of at most so many MB.
         kernel_dtype: ``float16`` halves the weights file.
+        threads: of the CPU, see `hipqct.train.feeding_threads`.
     """
     from hipqct.train import get_state, running_backend, set_state, start_model, train_vnet
     from hipqct.vnet import get_weights
@@ -164,7 +166,7 @@ def train_model(
             shutil.rmtree(model_dir / "events", ignore_errors=True)
     if recipe.steps is None:
         begun_s = time.monotonic()
-        recipe = replace(recipe, steps=count_steps(crops["training"], watched, recipe, minutes))
+        recipe = replace(recipe, steps=count_steps(crops["training"], watched, recipe, minutes, threads))
         minutes -= (time.monotonic() - begun_s) / 60
         model = start_model(recipe, first_weights)
     training["steps"] = recipe.steps
@@ -181,12 +183,13 @@ def train_model(
             write_history(history, model_dir)
             write_events(row)
 
-        train_vnet(model, crops["training"], watched, recipe, on_epoch, first_step, minutes, verbose)
+        arguments = (watched, recipe, on_epoch, first_step, minutes, verbose, threads)
+        train_vnet(model, crops["training"], *arguments)
     write_history(history, model_dir, with_curves=True)
     write_model(model_dir, plan, best, kernel_dtype, piece_mb)
 
 
-def count_steps(training: list, watched: dict, recipe, minutes: float) -> int:
+def count_steps(training: list, watched: dict, recipe, minutes: float, threads: int = 1) -> int:
     """How many steps of a training fit into the minutes on this machine, by a trial whose model is dropped.
 
     They are whole epochs, or less than one. The first half of the trial is not counted: it compiles, and
@@ -199,7 +202,7 @@ def count_steps(training: list, watched: dict, recipe, minutes: float) -> int:
     model, marks_s = start_model(recipe), [time.monotonic()]
     end_s = marks_s[0] + 60 * minutes
     trial_end_s = marks_s[0] + 60 * min(TRIAL_MINUTES, TRIAL_SHARE * minutes)
-    with BatchFeed(training, replace(recipe, steps=TRIAL_STEPS), 0, feeding_threads()) as feed:
+    with BatchFeed(training, replace(recipe, steps=TRIAL_STEPS), 0, feeding_threads(threads)) as feed:
         while len(marks_s) <= 2 or (marks_s[-1] < trial_end_s and len(marks_s) <= TRIAL_STEPS):
             model.train_on_batch(*feed.next())
             marks_s.append(time.monotonic())
