@@ -34,7 +34,8 @@ NECK_DEEP = (0.66, 0.70, 0.62, 0.57, 0.57, 0.62, 0.68, 0.68)
 class FemurShape:
     """Lengths (mm), angles (degrees) and densities (mg/cm3) of one femur.
 
-    ``head_shell`` is the head's shell over ``shell_mm``, the shell elsewhere.
+    ``head_shell`` is the head's shell over ``shell_mm``, the shell elsewhere; where the shaft's cortex asks
+    for more (0.14 of its thickness at least, at any height) that hides it, see docs/phantoms.md.
     """
 
     head_radius_mm: float = 24.0
