@@ -27,7 +27,7 @@ MEASURE_PANELS = (
 # In their place where every hip has its volume down to the cut: of one length, hence to be compared.
 TO_CUT_PANELS = (
     ("volume_to_cut_mm3", "femur volume to the cut (cm³)", *MEASURE_PANELS[0][2:]),
-    ("integral_density_to_cut_mg_cm3", "integral density to the cut (mg/cm³)", *MEASURE_PANELS[1][2:]),
+    ("integral_density_to_cut_mg_cm3", "integral density to the cut\n(mg/cm³)", *MEASURE_PANELS[1][2:]),
 )
 SCORE_PANELS = (
     ("dice", "Dice", 0.02, (0, 1)),
@@ -38,6 +38,7 @@ SCORE_PANELS = (
 LEAST_VOLUME_SPAN_CM3, LEAST_DIFFERENCE_SPAN_CM3 = 20.0, 2.0
 LABEL_APART = 0.03  # of the axis' height: half a line of text
 FROM_HERE_THOUSANDS = 1000  # numbers of hips that need a line of their own
+MOST_SINGLE = 100  # more points run together to an area, on which a dark line needs an edge
 RASTER_DPI = 200
 CAPTIONS = {
     "measures": "Volume and density of every hip{part}. Line: median; box: the middle half (from 5 hips on).",
@@ -236,7 +237,7 @@ def _draw_column(axes, x: int, values: np.ndarray, colour: str) -> None:
         return
     style = point_style(len(values))
     axes.scatter(x + spread(values, axes.get_ylim()), values, color=colour, clip_on=False, **style)
-    halo = [withStroke(linewidth=3, foreground="white")]
+    halo = [withStroke(linewidth=3, foreground="white")] if len(values) > MOST_SINGLE else None
     axes.hlines(np.median(values), x - 0.34, x + 0.34, "0.1", linewidth=1.5, zorder=4, path_effects=halo)
     if len(values) >= FEWEST_FOR_QUARTILES:
         low, high = np.percentile(values, [25, 75])
