@@ -32,6 +32,18 @@ class Hip:
     phantom: bool = False
     flags: list[str] = field(default_factory=list)
 
+    @property
+    def scores(self) -> dict[str, float]:
+        """What evaluate_mask finds: every score with a course of its own, so that none passes for another."""
+        error = self.error_percent or 0.0
+        return {
+            "dice": 0.985 - abs(error) / 400,
+            "sensitivity": 0.97 + error / 300,
+            "specificity": 0.9991 - (error + 3) ** 2 / 1e5,
+            "hausdorff95_mm": 0.8 + abs(error - 1) / 4,
+            "surface_distance_mm": 0.3 + (error % 1) / 10,
+        }
+
 
 def cohort(count: int = 12, seed: int = 1) -> list[Hip]:
     """Hips with volumes and errors like the paper's; women and men in turn."""
@@ -107,11 +119,7 @@ class Results:
         self.write(hip.subject, side, "scan.json", {"flags": []})
         if hip.error_percent is not None:
             evaluation = {
-                "dice": 0.985 - abs(hip.error_percent) / 400,
-                "sensitivity": 0.985,
-                "specificity": 0.9991,
-                "hausdorff95_mm": 0.8 + abs(hip.error_percent) / 4,
-                "surface_distance_mm": 0.3,
+                **hip.scores,
                 "volume_reference_mm3": hip.reference_mm3,
                 "volume_predicted_mm3": predicted_mm3,
                 "relative_error_percent": hip.error_percent,

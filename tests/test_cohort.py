@@ -34,9 +34,18 @@ def test_scores_are_means_and_sample_sds_per_cohort(tmp_path):
     study = aggregate(tmp_path, hips)
     rows = {row["cohort"]: row for row in study.table("segmentation")}
     assert {name: row["n"] for name, row in rows.items()} == {"all": "12", "male": "6", "female": "6"}
-    dice = np.array([0.985 - abs(hip.error_percent) / 400 for hip in hips if hip.sex == "M"])
-    assert float(rows["male"]["dice_mean"]) == pytest.approx(dice.mean(), rel=1e-7)
-    assert float(rows["male"]["dice_sd"]) == pytest.approx(dice.std(ddof=1), rel=1e-6)
+    for name, sexes in {"all": "FM", "male": "M", "female": "F"}.items():
+        scores = [hip.scores for hip in hips if hip.sex in sexes]
+        expected = {}
+        for score in scores[0]:
+            values = np.array([found[score] for found in scores])
+            expected |= {f"{score}_mean": values.mean(), f"{score}_sd": values.std(ddof=1)}
+        found = {
+            column: float(cell)
+            for column, cell in rows[name].items()
+            if column not in ("cohort", "n", "failed")
+        }
+        assert found == pytest.approx(expected, rel=1e-6)
 
 
 def test_volume_agreement_has_the_contracts_columns_and_numbers(tmp_path):
@@ -45,10 +54,23 @@ def test_volume_agreement_has_the_contracts_columns_and_numbers(tmp_path):
     row = study.table("volume_agreement")[0]
     expected = "cohort n volume_mean_mm3 volume_sd_mm3 mae_mm3 rmse_mm3 r2 r2_p re_min_percent re_max_percent"
     assert list(row) == [*expected.split(), "bias_mm3", "loa_low_mm3", "loa_high_mm3", "failed"]
-    difference_mm3 = np.array([hip.reference_mm3 * hip.error_percent / 100 for hip in hips])
-    assert float(row["bias_mm3"]) == pytest.approx(difference_mm3.mean(), rel=1e-6)
-    assert float(row["mae_mm3"]) == pytest.approx(np.abs(difference_mm3).mean(), rel=1e-6)
-    assert float(row["re_max_percent"]) == pytest.approx(max(hip.error_percent for hip in hips), rel=1e-6)
+    reference_mm3, error_percent = np.array([(hip.reference_mm3, hip.error_percent) for hip in hips]).T
+    difference_mm3 = reference_mm3 * error_percent / 100
+    limit_mm3 = 1.96 * difference_mm3.std(ddof=1)
+    numbers = {
+        "n": 12,
+        "volume_mean_mm3": reference_mm3.mean(),
+        "volume_sd_mm3": reference_mm3.std(),
+        "mae_mm3": np.abs(difference_mm3).mean(),
+        "rmse_mm3": np.sqrt((difference_mm3**2).mean()),
+        "r2": 1 - (difference_mm3**2).mean() / reference_mm3.var(),
+        "re_min_percent": error_percent.min(),
+        "re_max_percent": error_percent.max(),
+        "bias_mm3": difference_mm3.mean(),
+        "loa_low_mm3": difference_mm3.mean() - limit_mm3,
+        "loa_high_mm3": difference_mm3.mean() + limit_mm3,
+    }
+    assert {name: float(row[name]) for name in numbers} == pytest.approx(numbers, rel=1e-6)
 
 
 def test_a_subjects_failure_lists_both_sides(tmp_path):

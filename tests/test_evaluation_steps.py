@@ -107,6 +107,8 @@ def test_without_calibration_there_is_no_density(hip, tmp_path):
     assert volume["flags"] == ["uncalibrated"]
     assert volume["mean_hu"] == read_json(hip.volume)["mean_hu"]
     assert "no density" in caption("left", volume) and "uncalibrated" in caption("left", volume)
+    calibrated = volume | {"integral_density_mg_cm3": 251.4, "calibration": {"basis": "HA"}}
+    assert "integral density 251 mg/cm³ HA\nflags of the mask: " in caption("left", calibrated)
 
 
 @pytest.mark.parametrize(

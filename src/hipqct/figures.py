@@ -9,20 +9,25 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from hipqct.cohort import COHORTS, count_synthetic, select
 from hipqct.metrics import volume_agreement
+from hipqct.points import STYLE, by_sex, name_sexes, point_style, scatter_by_sex, spread
 
-# Okabe and Ito's colours, told apart by colour-blind readers; women and men also differ by marker.
-STYLE = {"F": ("#D55E00", "o", "women"), "M": ("#0072B2", "s", "men"), "": ("#555555", "^", "sex unknown")}
 COHORT_NAMES = {"all": "all", "male": "men", "female": "women"}
 CM3 = 1000.0  # mm3 per cm3
 FEWEST_FOR_QUARTILES = 5
 NO_LIMITS = (-np.inf, np.inf)
 # Column, label, least span of the axis (no noise is blown up where hips are nearly alike), possible values.
 MEASURE_PANELS = (
-    ("volume_cm3", "femur volume in the scan (cm³)", 20.0, (0, np.inf)),
+    ("volume_mm3", "femur volume in the scan (cm³)", 20.0, (0, np.inf)),
     ("integral_density_mg_cm3", "integral density (mg/cm³)", 50.0, NO_LIMITS),
+)
+# In their place where every hip has its volume down to the cut: of one length, hence to be compared.
+TO_CUT_PANELS = (
+    ("volume_to_cut_mm3", "femur volume to the cut (cm³)", *MEASURE_PANELS[0][2:]),
+    ("integral_density_to_cut_mg_cm3", "integral density to the cut\n(mg/cm³)", *MEASURE_PANELS[1][2:]),
 )
 SCORE_PANELS = (
     ("dice", "Dice", 0.02, (0, 1)),
@@ -31,9 +36,12 @@ SCORE_PANELS = (
     ("relative_error_percent", "relative volume error (%)", 2.0, NO_LIMITS),
 )
 LEAST_VOLUME_SPAN_CM3, LEAST_DIFFERENCE_SPAN_CM3 = 20.0, 2.0
-POINTS = {"s": 20, "alpha": 0.75, "linewidths": 0, "zorder": 3}
+LABEL_APART = 0.03  # of the axis' height: half a line of text
+FROM_HERE_THOUSANDS = 1000  # numbers of hips that need a line of their own
+MOST_SINGLE = 100  # more points run together to an area, on which a dark line needs an edge
+RASTER_DPI = 200
 CAPTIONS = {
-    "measures": "Volume and density of every hip. Line: median; box: the middle half (from 5 hips on).",
+    "measures": "Volume and density of every hip{part}. Line: median; box: the middle half (from 5 hips on).",
     "segmentation": "Agreement with the reference masks, hip by hip. Line: median; box: the middle half "
     "(from 5 hips on). Relative volume error: 100 (predicted − reference) / reference.",
     "volume_agreement": "Volumes. Left: predicted against reference, with the line of least squares; "
@@ -79,8 +87,9 @@ def draw_all(subjects: pd.DataFrame, figures_dir) -> None:
 def caption(name: str, subjects: pd.DataFrame) -> str:
     """What a figure shows and of how many hips, one paragraph."""
     hips = FIGURES[name][1](subjects)
-    parts = ", ".join(label for _, _, label, _ in _by_sex(hips))
-    notes = [CAPTIONS[name], f"{len(hips)} hips: {parts}."]
+    parts = ", ".join(label for _, _, label, _ in by_sex(hips))
+    part = ", from the top down to the common cut below the head's centre" if _to_one_cut(hips) else ""
+    notes = [CAPTIONS[name].format(part=part), f"{len(hips):,} hips: {parts}."]
     if name == "measures" and hips["basis"].nunique() > 1:
         notes.append("Densities in K2HPO4 and in HA stand together: they are not to be compared.")
     if note := synthetic_note(hips):
@@ -100,7 +109,7 @@ def _save(figure: Figure, path: Path, hips: pd.DataFrame) -> None:
     note = synthetic_note(hips)
     if note:
         figure.suptitle(note, fontsize=8, color="0.35")
-    figure.savefig(path, metadata={"Date": None, "Creator": "hipqct"})
+    figure.savefig(path, dpi=RASTER_DPI, metadata={"Date": None, "Creator": "hipqct"})
 
 
 def synthetic_note(hips: pd.DataFrame) -> str:
@@ -112,14 +121,6 @@ def synthetic_note(hips: pd.DataFrame) -> str:
     return f"{which} (digital hip phantoms)"
 
 
-def _by_sex(hips: pd.DataFrame):
-    """(colour, marker, label, hips) for women, men and those of unknown sex, as far as there are any."""
-    for sex, (colour, marker, label) in STYLE.items():
-        part = hips[hips["sex"].fillna("") == sex]
-        if len(part):
-            yield colour, marker, f"{label} (n = {len(part)})", part
-
-
 def draw_volume_agreement(evaluated: pd.DataFrame) -> Figure:
     """Predicted against reference volume (the paper's Figure 6), and Bland and Altman's plot."""
     figure = Figure(figsize=(7.6, 3.5), layout="constrained")
@@ -127,22 +128,24 @@ def draw_volume_agreement(evaluated: pd.DataFrame) -> Figure:
     reference_cm3 = evaluated["volume_reference_mm3"].to_numpy(float) / CM3
     predicted_cm3 = evaluated["volume_predicted_mm3"].to_numpy(float) / CM3
     ends = _ends(np.concatenate([reference_cm3, predicted_cm3]), LEAST_VOLUME_SPAN_CM3)
-    for colour, marker, label, part in _by_sex(evaluated):
-        x, y = part["volume_reference_mm3"] / CM3, part["volume_predicted_mm3"] / CM3
-        scatter.scatter(x, y, color=colour, marker=marker, label=label, **POINTS)
-        difference.scatter((x + y) / 2, y - x, color=colour, marker=marker, **POINTS)
-    scatter.plot(ends, ends, color="0.7", linewidth=1, label="identity", zorder=1)
+    scatter_by_sex(scatter, reference_cm3, predicted_cm3, evaluated["sex"])
+    mean_cm3, difference_cm3 = (reference_cm3 + predicted_cm3) / 2, predicted_cm3 - reference_cm3
+    scatter_by_sex(difference, mean_cm3, difference_cm3, evaluated["sex"])
+    name_sexes(scatter, evaluated)
+    scatter.plot(ends, ends, color="0.45", linewidth=1, label="identity", zorder=3)
     if len(evaluated) > 2 and np.ptp(reference_cm3) > 0:
         slope, intercept = np.polyfit(reference_cm3, predicted_cm3, 1)
         text = f"y = {slope:.3f} x {'−' if intercept < 0 else '+'} {abs(intercept):.2f}"
-        scatter.plot(ends, slope * ends + intercept, "--", color="0.2", linewidth=1, label=text, zorder=2)
-    scatter.set(xlim=ends, ylim=ends, aspect="equal")
+        scatter.plot(ends, slope * ends + intercept, "--", color="0.2", linewidth=1, label=text, zorder=3)
+    scatter.set(xlim=ends, ylim=ends)
+    for axes in (scatter, difference):
+        axes.set_box_aspect(1)
     scatter.locator_params(nbins=6)
     scatter.set(xlabel="reference volume (cm³)", ylabel="predicted volume (cm³)")
     scatter.legend(fontsize=7.5, loc="upper left", borderaxespad=0.1)
     agreement = volume_agreement(CM3 * reference_cm3, CM3 * predicted_cm3)
     _write_agreement(scatter, agreement)
-    _draw_limits(difference, agreement, predicted_cm3 - reference_cm3)
+    _draw_limits(difference, agreement, difference_cm3)
     difference.set(xlabel="mean of both volumes (cm³)", ylabel="predicted − reference (cm³)", xlim=ends)
     return figure
 
@@ -155,7 +158,7 @@ def _ends(values: np.ndarray, least_span: float) -> np.ndarray:
 
 def _write_agreement(axes, agreement: dict) -> None:
     """Number of hips, R² and errors in the corner below the line of identity."""
-    lines = [f"n = {agreement['n']}"]
+    lines = [f"n = {agreement['n']:,}"]
     if not np.isnan(agreement["r2"]):
         lines.append(f"R² (identity) {agreement['r2']:.4f}".replace("-", "−"))
     lines += [f"RMSE {agreement['rmse_mm3'] / CM3:.2f} cm³", f"MAE {agreement['mae_mm3'] / CM3:.2f} cm³"]
@@ -164,19 +167,22 @@ def _write_agreement(axes, agreement: dict) -> None:
 
 def _draw_limits(axes, agreement: dict, differences_cm3: np.ndarray) -> None:
     """Bias and 95% limits of agreement, named beyond the right edge, where no point lies."""
-    lines = {"−1.96 SD": ("loa_low_mm3", "--", "top"), "bias": ("bias_mm3", "-", "center")}
-    lines |= {"+1.96 SD": ("loa_high_mm3", "--", "bottom")}
-    shown = [*differences_cm3, 0]
+    bias = agreement["bias_mm3"] / CM3
+    # Name: value, line, which side of its height the text lies on, and how far from the bias at least.
+    lines = {"−1.96 SD": (agreement["loa_low_mm3"] / CM3, "--", "top", -LABEL_APART)}
+    lines |= {"bias": (bias, "-", "center", 0.0)}
+    lines |= {"+1.96 SD": (agreement["loa_high_mm3"] / CM3, "--", "bottom", LABEL_APART)}
+    lines = {name: line for name, line in lines.items() if not np.isnan(line[0])}  # no limits of one hip
+    heights = np.array([*differences_cm3, 0, *(line[0] for line in lines.values())])
+    axes.set_ylim(_ends(heights, LEAST_DIFFERENCE_SPAN_CM3))
+    span = np.ptp(axes.get_ylim())
     axes.axhline(0, color="0.85", linewidth=1, zorder=0)
-    for name, (key, style, side) in lines.items():
-        y = agreement[key] / CM3
-        if np.isnan(y):  # limits of one hip
-            continue
-        shown.append(y)
-        axes.axhline(y, linestyle=style, color="0.2", linewidth=1, zorder=1)
+    for name, (y, style, side, apart) in lines.items():
+        axes.axhline(y, linestyle=style, color="0.2", linewidth=1, zorder=3)
         at_edge = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": side}
-        axes.annotate(f"{name}: {y:.2f}".replace("-", "−"), (1, y), xytext=(3, 0), fontsize=7.5, **at_edge)
-    axes.set_ylim(_ends(np.array(shown), LEAST_DIFFERENCE_SPAN_CM3))
+        height = bias + np.sign(apart) * max(abs(y - bias), abs(apart) * span)
+        text = f"{name}: {y:z.2f}".replace("-", "−")
+        axes.annotate(text, (1, height), xytext=(3, 0), fontsize=7.5, **at_edge)
 
 
 def draw_segmentation(evaluated: pd.DataFrame) -> Figure:
@@ -187,11 +193,18 @@ def draw_segmentation(evaluated: pd.DataFrame) -> Figure:
 
 
 def draw_measures(done: pd.DataFrame) -> Figure:
-    """Volume and integral density of every hip, for all, men and women."""
-    volume, (column, label, *limits) = MEASURE_PANELS
+    """Volume and integral density of every hip, for all, men and women; to the cut where all have it."""
+    panels = TO_CUT_PANELS if _to_one_cut(done) else MEASURE_PANELS
+    volume, (column, label, *limits) = panels
     bases = " and ".join(sorted(set(done["basis"].dropna())))
     panels = (volume, (column, label.replace(")", f" {bases})") if bases else label, *limits))
-    return _draw_panels(done.assign(volume_cm3=done["volume_mm3"] / CM3), panels, width_inch=5.4)
+    in_cm3 = {volume[0]: done[volume[0]].astype(float) / CM3}
+    return _draw_panels(done.assign(**in_cm3), panels, width_inch=5.4)
+
+
+def _to_one_cut(done: pd.DataFrame) -> bool:
+    """Whether every hip has its volume down to `mesh/distal_cut_mm`."""
+    return len(done) > 0 and bool(done["volume_to_cut_mm3"].notna().all())
 
 
 def _draw_panels(hips: pd.DataFrame, panels, width_inch: float) -> Figure:
@@ -201,7 +214,7 @@ def _draw_panels(hips: pd.DataFrame, panels, width_inch: float) -> Figure:
         axes.set_ylabel(label)
         axes.set_xlim(-0.6, len(COHORTS) - 0.4)
         values = {cohort: select(hips, cohort)[column].dropna().to_numpy(float) for cohort in COHORTS}
-        names = [f"{COHORT_NAMES[cohort]}\nn = {len(values[cohort])}" for cohort in COHORTS]
+        names = [_name_column(cohort, len(values[cohort])) for cohort in COHORTS]
         axes.set_xticks(range(len(COHORTS)), names, fontsize=7.5)
         if len(values["all"]) == 0:
             axes.set_yticks([])
@@ -213,15 +226,19 @@ def _draw_panels(hips: pd.DataFrame, panels, width_inch: float) -> Figure:
     return figure
 
 
+def _name_column(cohort: str, count: int) -> str:
+    """The label below a column; wide numbers do not reach the next one's."""
+    return f"{COHORT_NAMES[cohort]}\nn ={' ' if count < FROM_HERE_THOUSANDS else chr(10)}{count:,}"
+
+
 def _draw_column(axes, x: int, values: np.ndarray, colour: str) -> None:
     """Sorted values as points beside each other, with median and quartiles."""
     if len(values) == 0:
         return
-    # Multiples of the golden ratio lay neighbours in rank far apart, and the same table out the same way.
-    spread = (np.arange(len(values)) * 0.618034 + 0.5) % 1 - 0.5 if len(values) > 1 else np.zeros(1)
-    size = POINTS["s"] * min(1, 6 / np.sqrt(len(values)) + 0.2)
-    axes.scatter(x + 0.5 * spread, values, color=colour, clip_on=False, **POINTS | {"s": size})
-    axes.hlines(np.median(values), x - 0.34, x + 0.34, color="0.1", linewidth=1.5, zorder=4)
+    style = point_style(len(values))
+    axes.scatter(x + spread(values, axes.get_ylim()), values, color=colour, clip_on=False, **style)
+    halo = [withStroke(linewidth=3, foreground="white")] if len(values) > MOST_SINGLE else None
+    axes.hlines(np.median(values), x - 0.34, x + 0.34, "0.1", linewidth=1.5, zorder=4, path_effects=halo)
     if len(values) >= FEWEST_FOR_QUARTILES:
         low, high = np.percentile(values, [25, 75])
         box = Rectangle(

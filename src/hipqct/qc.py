@@ -67,11 +67,14 @@ def _fullest(inside: np.ndarray, axis: int) -> int:
 
 
 def caption(side: str, measures: dict) -> str:
-    """Side, volume, density and flags of a hip in two lines."""
-    density = measures["integral_density_mg_cm3"]
-    calibrated = "no density calibration" if density is None else f"{density:.0f} mg/cm³"
+    """Side, volume, density and the flags of a hip's mask in two lines; those of its meshes come later."""
+    density, calibration = measures["integral_density_mg_cm3"], measures.get("calibration") or {}
+    unit = f"mg/cm³ {calibration.get('basis', '')}".strip()
+    calibrated = "no density calibration" if density is None else f"integral density {density:.0f} {unit}"
     flags = ", ".join(measures["flags"]) or "none"
-    return f"{side} femur   {measures['volume_mm3'] / 1000:.1f} cm³   {calibrated}\nflags: {flags}"
+    return (
+        f"{side} femur   {measures['volume_mm3'] / 1000:.1f} cm³   {calibrated}\nflags of the mask: {flags}"
+    )
 
 
 def _text(size: int) -> dict:

@@ -9,16 +9,21 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from PIL import Image as Picture
 
 from hipqct import __version__
-from hipqct.cohort import SCORES, TEXT_COLUMNS, count_synthetic, is_synthetic
-from hipqct.figures import caption
+from hipqct.cohort import COHORTS, SCORES, SOLVED, TEXT_COLUMNS, TO_CUT, count_synthetic, is_synthetic, select
+from hipqct.figures import COHORT_NAMES, caption
+from hipqct.flags import flags_of_all, most_urgent_first
 from hipqct.io.tables import read_table
 from hipqct.provenance import settings_used, software_versions
 
 MAX_PICTURES = 60  # keeps the page of a large cohort within a few megabytes
+MAX_ROWS = 200  # of a table that stands open
+MAX_NAMES = 100  # in a sentence
 PICTURE_WIDTH = 1200
-# Units by the ends of columns' names, and decimals that are worth reading; 4 where there is no unit.
+# Units by the ends of columns' names, the longest first, and decimals worth reading; 4 without a unit.
 UNITS = {
     "_mg_cm3": ("mg/cm³", 1),
+    "_n_mm": ("N/mm", 0),
+    "_n": ("N", 0),
     "_mm3": ("mm³", 0),
     "_mm2": ("mm²", 0),
     "_mm": ("mm", 2),
@@ -42,11 +47,19 @@ HEADINGS = {
     "loa_high_mm3": "LoA high",
 }
 HIP_COLUMNS = (
-    *("subject", "side", "sex", "age", "group", "status", "exclude", "volume_mm3", "integral_density_mg_cm3"),
-    *("basis", "bone_mineral_content_mg", "dice", "hausdorff95_mm", "relative_error_percent", "flags"),
+    *("subject", "side", "sex", "age", "group", "status", "exclude", "flags", "volume_mm3"),
+    *("integral_density_mg_cm3", "basis", "bone_mineral_content_mg", *TO_CUT),
+    *("dice", "hausdorff95_mm", "relative_error_percent"),
 )
+MEASURES = ("volume_mm3", "integral_density_mg_cm3", "bone_mineral_content_mg", *TO_CUT)
+WRAPPED = ("flags", "exclude", "reason")  # columns of words, as many as it takes
 SMALLEST_P = 0.001
 TABLES = {
+    "measures": (
+        "Volume and density",
+        "Mean ± SD (ddof 1) over the hips that are done. Volumes are of the femur in the scanned length, "
+        "which is not the same in every scan.",
+    ),
     "segmentation": (
         "Segmentation",
         "Mean ± SD (ddof 1) over the hips that are done and have a reference mask. HD95: 95th percentile of "
@@ -64,55 +77,134 @@ TABLES = {
         "One row per hip; subjects.tsv has more columns. Volumes are of the femur in the scanned length.",
     ),
 }
+TO_CUT_NOTE = " “To cut”: of the femur down to a common distance below the head's centre."
+FAILURES_NOTE = (
+    "What failed, by the first step that did. A hip that is done all the same keeps its volume and counts "
+    "below; it lacks what that step makes."
+)
+URGENT_NOTE = "Hips that failed, then those whose flags tell them from the others, the most urgent first"
 
 
 def render_report(cohort_dir: Path, results_dir: Path) -> str:
     """The page as text: tables and figures of ``cohort_dir`` and the QC pictures below ``results_dir``."""
-    tables = {name: read_table(cohort_dir / f"{name}.tsv", TEXT_COLUMNS) for name in (*TABLES, "failures")}
+    names = ("subjects", "segmentation", "volume_agreement", "failures")
+    tables = {name: read_table(cohort_dir / f"{name}.tsv", TEXT_COLUMNS) for name in names}
     subjects, failures = tables["subjects"], tables["failures"]
-    pictures = _pictures(subjects, results_dir)
     environment = Environment(loader=PackageLoader("hipqct"), autoescape=select_autoescape(default=True))
     return environment.get_template("report.html.j2").render(
         version=__version__,
-        counts={s: int((subjects["status"] == s).sum()) for s in ("done", "failed", "excluded")},
+        counts=count_hips(subjects, failures),
         synthetic=count_synthetic(subjects),
         all_synthetic=is_synthetic(subjects),
-        failures=[list(failures.columns), *failures.fillna("").values.tolist()] if len(failures) else [],
-        tables=[_table(_shown(name, tables[name]), *TABLES[name]) for name in TABLES],
+        failures=_failures(subjects, failures),
+        tables=_cohort_tables(tables),
         figures=[_embed_svg(path, subjects) for path in sorted((cohort_dir / "figures").glob("*.svg"))],
-        pictures=[_embed(path, caption) for path, caption in pictures[:MAX_PICTURES]],
-        pictures_left_out=max(0, len(pictures) - MAX_PICTURES),
+        pictures=_pictures(subjects, results_dir),
+        common_flags=flags_of_all(subjects),
+        urgent=_urgent(subjects),
+        hips=_table(_hips(subjects), *TABLES["subjects"]),
+        max_rows=MAX_ROWS,
         settings=settings_used(subjects, results_dir),
         software=software_versions(),
     )
+
+
+def count_hips(subjects: pd.DataFrame, failures: pd.DataFrame) -> dict[str, int]:
+    """Hips by status, and of those that are done the ones of which a later step failed."""
+    counts = {status: int((subjects["status"] == status).sum()) for status in ("done", "failed", "excluded")}
+    done = select(subjects, "all")
+    named = set(zip(failures["subject"], failures["side"], strict=True))
+    return counts | {"later": sum(hip in named for hip in zip(done["subject"], done["side"], strict=True))}
+
+
+def measures_table(subjects: pd.DataFrame) -> pd.DataFrame:
+    """Per cohort: hips that are done, mean and SD (ddof 1) of volume, density and mineral content."""
+    rows = []
+    for cohort in COHORTS:
+        done = select(subjects, cohort)
+        row = {"cohort": cohort, "n": len(done)}
+        for measure in MEASURES:
+            values = done[measure].astype(float)
+            row |= {f"{measure}_n": values.count()}
+            row |= {f"{measure}_mean": values.mean(), f"{measure}_sd": values.std(ddof=1)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _cohort_tables(tables: dict[str, pd.DataFrame]) -> list[dict]:
+    """Tables with a row per cohort; one without any hip, as of scores without references, is left out."""
+    tables = {"measures": measures_table(tables["subjects"])} | tables
+    shown = []
+    for name in ("measures", "segmentation", "volume_agreement"):
+        table = tables[name][tables[name]["n"] > 0]
+        if len(table):
+            columns = {"measures": MEASURES, "segmentation": SCORES}.get(name)
+            if columns:
+                pairs = (_mean_and_sd(table, column) for column in columns)
+                table = pd.concat([table[["cohort", "n"]], *pairs], axis=1)
+            shown.append(_table(table, *TABLES[name]))
+    if shown:
+        shown[0]["note"] += _measures_note(select(tables["subjects"], "all"))
+    return shown
+
+
+def _measures_note(done: pd.DataFrame) -> str:
+    """What the volumes and densities of these hips are of."""
+    note = TO_CUT_NOTE if done[list(TO_CUT)].notna().any(axis=None) else ""
+    bases = sorted(set(done["basis"].dropna()))
+    if bases:
+        note += f" Densities are in {' and '.join(bases)}"
+        note += ": means over both say nothing." if len(bases) > 1 else "."
+    return note
+
+
+def _hips(subjects: pd.DataFrame) -> pd.DataFrame:
+    """The columns of subjects.tsv that the page shows; flags stand where no width of screen cuts them off."""
+    solved = [column for column in subjects if column.endswith(SOLVED)]
+    return subjects[[*HIP_COLUMNS, *solved]]
+
+
+def _urgent(subjects: pd.DataFrame) -> dict | None:
+    """The hips to look at first, of a table too long to stand open."""
+    if len(subjects) <= MAX_ROWS:
+        return None
+    done = most_urgent_first(subjects)
+    hips = pd.concat([subjects[subjects["status"] == "failed"], done[done["flagged"]]])
+    left_out = len(hips) - MAX_ROWS
+    note = URGENT_NOTE + (f"; {left_out:,} more are in the table of all." if left_out > 0 else ".")
+    return _table(_hips(hips[:MAX_ROWS]), "Hips to look at", note)
+
+
+def _failures(subjects: pd.DataFrame, failures: pd.DataFrame) -> dict | None:
+    if failures.empty:
+        return None
+    listed = failures.merge(subjects[["subject", "side", "status"]], on=["subject", "side"], how="left")
+    return _table(listed[["subject", "side", "status", "step", "reason"]], "Failures", FAILURES_NOTE)
 
 
 def _table(table: pd.DataFrame, title: str, note: str) -> dict:
     """A table for reading: columns without any value left out, few digits, words apart."""
     filled = table.dropna(axis="columns", how="all")
     columns = {column: [_cell(column, value) for value in filled[column]] for column in filled}
+    text = {column: column in TEXT_COLUMNS or column == "cohort" for column in columns}
     return {
         "title": title,
+        "id": title.lower().replace(" ", "-"),
         "note": note,
         "header": [_heading(column) for column in columns],
-        "text": [column in TEXT_COLUMNS or column == "cohort" for column in columns],
+        "kinds": ["wrap" if c in WRAPPED else "text" if text[c] else "" for c in columns],
         "rows": list(zip(*columns.values(), strict=True)),
     }
 
 
-def _shown(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a table that the page shows; of scores, mean and SD in one."""
-    if name == "subjects":
-        return table[list(HIP_COLUMNS)]
-    if name == "segmentation":
-        return pd.concat([table[["cohort", "n"]], *(_mean_and_sd(table, score) for score in SCORES)], axis=1)
-    return table
-
-
 def _mean_and_sd(table: pd.DataFrame, score: str) -> pd.Series:
+    """Mean ± SD; with the number of values where that is not the number of hips."""
     pairs = zip(table[f"{score}_mean"], table[f"{score}_sd"], strict=True)
-    cells = (" ± ".join(filter(None, (_cell(score, value) for value in pair))) for pair in pairs)
-    return pd.Series([cell or None for cell in cells], name=score)
+    cells = [" ± ".join(filter(None, (_cell(score, value) for value in pair))) for pair in pairs]
+    if f"{score}_n" in table:
+        counted = zip(cells, table[f"{score}_n"], table["n"], strict=True)
+        cells = [f"{cell} (n = {n})" if 0 < n < hips else cell for cell, n, hips in counted]
+    return pd.Series([cell or None for cell in cells], name=score, index=table.index)
 
 
 def _unit(column: str) -> tuple[str, int]:
@@ -132,11 +224,13 @@ def _cell(column: str, value) -> str:
         return ""
     if column == "r2_p" and value < SMALLEST_P:
         return f"< {SMALLEST_P}"
+    if column == "cohort":
+        return COHORT_NAMES[value]
     if isinstance(value, str):
         return value.replace(",", ", ") if column == "flags" else value
     if column == "n":
         return f"{value:.0f}"
-    return f"{value:,.{_unit(column)[1]}f}".replace("-", "−")
+    return f"{value:z,.{_unit(column)[1]}f}".replace("-", "−")
 
 
 def _embed_svg(path: Path, subjects: pd.DataFrame) -> dict:
@@ -144,16 +238,21 @@ def _embed_svg(path: Path, subjects: pd.DataFrame) -> dict:
     return {"data": base64.b64encode(path.read_bytes()).decode(), "caption": caption(path.stem, subjects)}
 
 
-def _pictures(subjects: pd.DataFrame, results_dir: Path) -> list[tuple[Path, str]]:
-    """QC pictures of the hips that are done with their captions; those with more flags first."""
+def _pictures(subjects: pd.DataFrame, results_dir: Path) -> dict:
+    """QC pictures of the hips that are done, the most urgent first, and which there is no room for."""
     found = []
-    for row in subjects[subjects["status"] == "done"].itertuples(index=False):
-        flags = [] if pd.isna(row.flags) else row.flags.split(",")
-        caption = f"{row.subject}, {row.side}" + (f": {', '.join(flags)}" if flags else "")
+    for row in most_urgent_first(subjects).itertuples(index=False):
         path = results_dir / "subjects" / row.subject / row.side / "qc.png"
         if path.exists():
-            found.append((-len(flags), path, caption))
-    return [(path, caption) for _, path, caption in sorted(found)]
+            found.append((path, f"{row.subject}, {row.side}", _cell("flags", row.flags), row.flagged))
+    left_out = found[MAX_PICTURES:]
+    flagged = [name.replace(",", "") for _, name, _, flagged in left_out if flagged]
+    return {
+        "shown": [_embed(path, ": ".join(filter(None, words))) for path, *words, _ in found[:MAX_PICTURES]],
+        "left_out": len(left_out),
+        "flagged": len(flagged),
+        "names": flagged[:MAX_NAMES],
+    }
 
 
 def _embed(path: Path, caption: str) -> dict:
