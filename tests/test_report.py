@@ -264,3 +264,15 @@ def test_headings_carry_units():
     assert report._heading("fall_stiffness_n_mm") == "fall stiffness (N/mm)"
     assert report._heading("stance_failure_load_n") == "stance failure load (N)"
     assert report._heading("mae_mm3") == "MAE (mm³)"
+
+
+def test_hips_without_a_score_are_counted_beside_the_scores(tmp_path):
+    page = make_report(tmp_path / "all", [Hip("A"), Hip("B")])
+    assert "not scored</th>" not in page
+
+    def change(study):
+        study.fail("evaluate_mask", "B.left", "The reference is empty.")
+
+    page = make_report(tmp_path / "one", [Hip("A"), Hip("B")], change)
+    assert page.count("not scored</th>") == 2
+    assert ">1</td>" in page and "1.0000" not in page

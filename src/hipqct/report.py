@@ -34,6 +34,7 @@ UNITS = {
 NO_UNIT = ("", 4)
 HEADINGS = {
     "dice": "Dice",
+    "failed": "not scored",
     "r2": "R²",
     "r2_p": "p (correlation)",
     "exclude": "excluded for",
@@ -63,7 +64,8 @@ TABLES = {
     "segmentation": (
         "Segmentation",
         "Mean ± SD (ddof 1) over the hips that are done and have a reference mask. HD95: 95th percentile of "
-        "the Hausdorff distance; ASD: average surface distance.",
+        "the Hausdorff distance; ASD: average surface distance. Not scored: hips with a reference that "
+        "failed, or whose evaluation did; means and agreement are without them.",
     ),
     "volume_agreement": (
         "Volume agreement",
@@ -138,10 +140,11 @@ def _cohort_tables(tables: dict[str, pd.DataFrame]) -> list[dict]:
     for name in ("measures", "segmentation", "volume_agreement"):
         table = tables[name][tables[name]["n"] > 0]
         if len(table):
-            columns = {"measures": MEASURES, "segmentation": SCORES}.get(name)
-            if columns:
-                pairs = (_mean_and_sd(table, column) for column in columns)
-                table = pd.concat([table[["cohort", "n"]], *pairs], axis=1)
+            counts = table[["cohort", "n", *({"failed"} & set(table))]].replace({"failed": {0: None}})
+            if columns := {"measures": MEASURES, "segmentation": SCORES}.get(name):
+                table = pd.concat([counts, *(_mean_and_sd(table, column) for column in columns)], axis=1)
+            else:
+                table = pd.concat([counts, table.drop(columns=list(counts))], axis=1)
             shown.append(_table(table, *TABLES[name]))
     if shown:
         shown[0]["note"] += _measures_note(select(tables["subjects"], "all"))
@@ -228,7 +231,7 @@ def _cell(column: str, value) -> str:
         return COHORT_NAMES[value]
     if isinstance(value, str):
         return value.replace(",", ", ") if column == "flags" else value
-    if column == "n":
+    if column in ("n", "failed"):
         return f"{value:.0f}"
     return f"{value:z,.{_unit(column)[1]}f}".replace("-", "−")
 
