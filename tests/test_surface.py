@@ -140,7 +140,7 @@ def test_a_mask_without_a_boundary_is_refused(fill, word):
 def test_a_single_voxel_is_refused():
     voxels = np.zeros((10, 10, 10), bool)
     voxels[5, 5, 5] = True
-    with pytest.raises(MeshError, match="mend"):
+    with pytest.raises(MeshError, match="repair"):
         extract_surface(Image(voxels, QCT_SPACING_MM))
 
 

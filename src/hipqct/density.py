@@ -24,13 +24,13 @@ def check_calibration(slope: float, intercept: float):
     if not (math.isfinite(slope) and math.isfinite(intercept)):
         raise SheetError(
             f"calibration slope {slope} and intercept {intercept} must be finite numbers: "
-            "mend them in the sample sheet or leave both empty"
+            "correct them in the sample sheet or leave both empty"
         )
     low, high = SLOPE_RANGE
     if not low <= slope <= high:
         raise SheetError(
             f"calibration slope must be {low:g} to {high:g} mg/cm3 per HU, got {slope:g}: "
-            "mend it in the sample sheet (mg/cm3, not g/cm3)"
+            "correct it in the sample sheet (mg/cm3, not g/cm3)"
         )
 
 

@@ -2,7 +2,7 @@
 
 
 class HipqctError(Exception):
-    """Bad input or an impossible request; the message says what, where and how to mend it."""
+    """Bad input or an impossible request; the message says what, where and how to correct it."""
 
 
 class SheetError(HipqctError):

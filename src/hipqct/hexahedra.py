@@ -200,7 +200,7 @@ def _largest_set(kept: np.ndarray, mask: Image, cube_mm: float) -> tuple[np.ndar
     if not len(sizes):
         raise MeshError(
             f"the mask of {mask.array.astype(bool).sum()} voxels is nowhere thick enough for a cube of "
-            f"{cube_mm:g} mm: mend the mask or choose smaller cubes"
+            f"{cube_mm:g} mm: repair the mask or choose smaller cubes"
         )
     return largest, int(sizes.sum() - sizes.max())
 

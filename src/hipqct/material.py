@@ -175,7 +175,7 @@ def youngs_modulus_mpa(law: ModulusLaw, density: Density, minimum_mpa: float) ->
     _check_density(law, density)
     if not minimum_mpa > 0:
         raise MeshError(
-            f"the minimum modulus must be above 0 MPa, got {minimum_mpa:g}: mend it in the configuration"
+            f"the minimum modulus must be above 0 MPa, got {minimum_mpa:g}: correct it in the configuration"
         )
     density_g_cm3 = np.asarray(density.values, dtype=float)
     positive = np.maximum(density_g_cm3, 0.0)

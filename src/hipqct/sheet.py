@@ -108,7 +108,7 @@ class _Row:
             path = Path(os.path.relpath(_without_dots(self.folder / path)))
         real = path.resolve()
         if not path.exists() and not any(real.is_relative_to(made) for made in made_here):
-            self.fault(column, f"{text!r}: there is no such file or folder ({real}); mend the path")
+            self.fault(column, f"{text!r}: there is no such file or folder ({real}); correct the path")
         return path
 
     def reason(self, column: str) -> str | None:

@@ -98,7 +98,7 @@ def build_tetrahedra(
         return _finish(points_mm, tets, mask, size_mm, slab_mm)
     raise MeshError(
         f"no mesh of {size_mm:g}-mm tetrahedra holds the mask's {volume_mm3:.0f} mm3 (last error "
-        f"{excess_mm3:.0f} mm3): the mask is too thin or torn, mend it or choose smaller elements"
+        f"{excess_mm3:.0f} mm3): the mask is too thin or torn: repair it or choose smaller elements"
     )
 
 
@@ -131,7 +131,7 @@ def _stuff(lattice: Lattice, height_mm: Height) -> tuple[np.ndarray, np.ndarray]
     height[height == 0] = 1e-9
     tets = tets[(height[tets] > 0).any(axis=1)]
     if not len(tets):
-        raise MeshError("the mask is too thin for tetrahedra of this size: mend it or choose smaller ones")
+        raise MeshError("the mask is too thin for tetrahedra of this size: repair it or choose smaller ones")
     edges = _crossed_edges(tets, height)
     cuts_mm, share = _cut_edges(points_mm, edges, height_mm, height)
     limit = np.where(is_centre[edges[:, 0]] == is_centre[edges[:, 1]], WARP_LONG, WARP_SHORT)

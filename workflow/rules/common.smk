@@ -61,7 +61,7 @@ def row(wildcards):
         return SUBJECTS[wildcards.subject]
     except KeyError:
         raise WorkflowError(
-            f"{wildcards.subject} is no subject of {config['samples']}; mend the name or add a row"
+            f"{wildcards.subject} is no subject of {config['samples']}; correct the name or add a row"
         ) from None
 
 
@@ -151,7 +151,7 @@ def check_overrides(workflow):
     if unknown:
         raise WorkflowError(
             f"set-threads or set-resources name {', '.join(unknown)}, and no rule is called so; "
-            "mend the name in the profile or on the command line"
+            "correct the name in the profile or on the command line"
         )
 
 

@@ -89,7 +89,7 @@ class Calibration:
         if mean_mg_cm3 <= 0:
             raise SheetError(
                 f"slope {self.slope:g} and intercept {self.intercept:g} give a mean density "
-                f"of {mean_mg_cm3:.1f} mg/cm3 in the mask: mend the calibration in the sample sheet"
+                f"of {mean_mg_cm3:.1f} mg/cm3 in the mask: correct the calibration in the sample sheet"
             )
         return bone_mineral_content_mg(mean_mg_cm3, float(mask.array.sum()) * mask.voxel_volume_mm3)
 

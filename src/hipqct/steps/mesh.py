@@ -181,7 +181,7 @@ def _judge(facts: dict, options: dict) -> dict:
             allowed = " and ".join(f"{word} {n:g}" for word, n in bounds.items() if n is not None)
             raise MeshError(
                 f"gate {name} is not passed: {gate['value']:.4g} where {allowed} is allowed; look at the "
-                "segmentation, or mend gates and gate_errors in the configuration"
+                "segmentation, or correct gates and gate_errors in the configuration"
             )
     return {"gates": gates, "flags": failed}
 

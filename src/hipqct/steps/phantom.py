@@ -59,7 +59,7 @@ def read_parameters(row: dict) -> PhantomParameters:
     try:
         return sample_parameters(**values)
     except (TypeError, ValueError) as error:
-        raise SheetError(f"phantom {row.get('subject', '?')}: {error}; mend that column.") from error
+        raise SheetError(f"phantom {row.get('subject', '?')}: {error}; correct that column.") from error
 
 
 def make_phantom(parameters: dict, ct_path, left_path, right_path, truth_path):
