@@ -8,15 +8,17 @@ import pytest
 from cohort_factory import CALIBRATED, MESH, Hip, Results, cohort
 
 from hipqct.cohort import SUBJECT_COLUMNS, TEXT_COLUMNS, flag_other_lengths, subject_table
+from hipqct.errors import HipqctError
 from hipqct.io.files import hash_file, read_json, write_json
 from hipqct.io.tables import read_table, write_table
 from hipqct.steps.cohort import aggregate_cohort
 
 
-def aggregate(folder, hips, change=lambda study: None, **options) -> Results:
+def aggregate(folder, hips, change=lambda study: None, states={}, **options) -> Results:  # noqa: B006
+    """The tables of a run that stopped early; ``states`` None: of one in which no job failed."""
     study = Results(folder, hips)
     change(study)
-    aggregate_cohort(study.sheet, study.results, study.cohort, **options)
+    aggregate_cohort(study.sheet, study.results, study.cohort, states=states, **options)
     return study
 
 
@@ -110,13 +112,44 @@ def test_a_killed_job_is_named_with_its_log(tmp_path):
     assert failure["reason"].endswith("logs/segment_femur/A.left.log.")
 
 
+@pytest.mark.parametrize("name", ["ct.nii.gz", "{side}/mask_native.nii.gz", "{side}/probability.h5"])
+def test_a_file_that_was_removed_takes_no_other_with_it(tmp_path, name):
+    """As when ct.nii.gz goes to save space: without a failure nothing tells against the rest."""
+    study = Results(tmp_path, [Hip("A"), Hip("B")])
+    study.path("A", "left", name).unlink()
+    kept = sorted((study.results / "subjects").rglob("*"))
+    with pytest.raises(HipqctError, match="without a target"):
+        aggregate_cohort(study.sheet, study.results, study.cohort)
+    assert [row["status"] for row in study.table("subjects")] == ["failed", "done"]
+    aggregate_cohort(study.sheet, study.results, study.cohort, states={})
+    assert sorted((study.results / "subjects").rglob("*")) == kept
+    assert not (study.cohort / "summary.json").exists()
+
+
+def test_results_that_only_look_old_are_kept(tmp_path):
+    """Snakemake may have judged in an earlier run that they are up to date."""
+    study = Results(tmp_path, [Hip("A")])
+    os.utime(study.path("A", "left", "{side}/volume.json"), (1_000_000, 1_000_000))
+    kept = sorted((study.results / "subjects").rglob("*"))
+    aggregate_cohort(study.sheet, study.results, study.cohort, states={})
+    assert [row["step"] for row in study.table("failures")] == ["measure_volume"]
+    assert sorted((study.results / "subjects").rglob("*")) == kept
+
+
+def test_results_that_the_run_did_not_make_again_go(tmp_path):
+    states = {("measure_volume", "A", "left"): False}
+    study = aggregate(tmp_path, [Hip("A")], states=states)
+    assert not study.path("A", "left", "{side}/volume.json").exists()
+    assert study.path("A", "left", "{side}/mask.nii.gz").exists()
+
+
 def test_results_older_than_their_input_count_unless_the_run_stopped_early(tmp_path):
     def age(study):
         picture = study.path("A", "left", "{side}/qc.png")
         os.utime(picture, (1_000_000, 1_000_000))
 
-    assert aggregate(tmp_path / "well", [Hip("A")], age).table("failures") == []
-    stopped = aggregate(tmp_path / "stopped", [Hip("A")], age, states={})
+    assert aggregate(tmp_path / "well", [Hip("A")], age, states=None).table("failures") == []
+    stopped = aggregate(tmp_path / "stopped", [Hip("A")], age)
     assert stopped.table("failures")[0]["step"] == "draw_qc"
 
 
@@ -258,15 +291,20 @@ def test_a_failed_phantom_is_forgotten_when_the_scan_is_another(tmp_path):
     assert [row["status"] for row in study.table("subjects")] == ["failed", "done"]
 
 
-def test_hips_of_other_settings_are_flagged(tmp_path):
-    hexes = {"cube_mm": 3, "shape": "mask", "bone_fraction_min": 0.5}
-    usual = {"hex": hexes, "tet": {"size_mm": 3, "beyond_mask": "extend"}, "distal_slab_mm": 6}
-    usual |= {"distal_cut_mm": None, "anatomy": None}
+MESHED = MESH | {
+    "hex": {"cube_mm": 3, "shape": "mask", "bone_fraction_min": 0.5},
+    "tet": {"size_mm": 3, "beyond_mask": "extend"},
+    "distal_slab_mm": 6,
+    "distal_cut_mm": None,
+    "anatomy": None,
+}
 
+
+def test_hips_of_other_settings_are_flagged(tmp_path):
     def change(study):
         for subject in ("S001", "S002", "S003"):
-            study.write(subject, "left", "{side}/mesh/mesh.json", MESH | usual)
-        study.write("S004", "left", "{side}/mesh/mesh.json", MESH | usual | {"distal_slab_mm": 9})
+            study.write(subject, "left", "{side}/mesh/mesh.json", MESHED)
+        study.write("S004", "left", "{side}/mesh/mesh.json", MESHED | {"distal_slab_mm": 9})
         bone = read_json(study.path("S002", "left", "{side}/bone.json"))
         bone["network"] |= {"device": "gpu", "engine": "tensorflow"}  # the same numbers
         study.write("S002", "left", "{side}/bone.json", bone)
@@ -274,6 +312,33 @@ def test_hips_of_other_settings_are_flagged(tmp_path):
 
     rows = aggregate(tmp_path, cohort(4), change).table("subjects")
     assert ["other_settings" in row["flags"] for row in rows] == [False, False, True, True]
+
+
+def test_meshes_and_solutions_that_do_not_count_are_not_compared(tmp_path):
+    """The one mesh that was made by today's settings is not the odd one among those that wait for it."""
+    names = ("S001", "S002", "S003")
+
+    def change(study):
+        for name in names:
+            study.write(name, "left", "{side}/mesh/mesh.json", MESHED | {"distal_slab_mm": 9})
+        study.write("S001", "left", "{side}/mesh/mesh.json", MESHED)
+
+    states = {("export_mesh", name, "left"): name == "S001" for name in names}
+    study = aggregate(tmp_path / "meshes", cohort(3), change, states=states)
+    assert [row["flags"] for row in study.table("subjects")] == ["", "", ""]
+
+    def solved_otherwise(study):
+        for name in names:
+            solve(study, name, fall=800.0)
+            path = study.path(name, "left", "{side}/solution/summary.json")
+            limits = {"measure": "principal", "tension": 0.01, "compression": 0.01, "volume_percent": 2}
+            limits |= {"bone_from_mpa": 100, "apart_mm": 5 if name == "S001" else 9}
+            write_json(read_json(path) | {"model": "hex", "criterion": limits}, path)
+
+    study = aggregate(tmp_path / "solved", cohort(3), solved_otherwise)
+    assert [row["flags"] for row in study.table("subjects")] == ["other_settings", "", ""]
+    study = aggregate(tmp_path / "not now", cohort(3), solved_otherwise, solving=False)
+    assert [row["flags"] for row in study.table("subjects")] == ["", "", ""]
 
 
 def test_a_hip_whose_model_was_not_solved_is_done_and_named(tmp_path):

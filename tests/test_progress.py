@@ -13,6 +13,7 @@ from hipqct.progress import (
     MESH,
     PICTURE,
     STEPS,
+    Gap,
     failure_record,
     find_gap,
     remove_results_after,
@@ -40,26 +41,28 @@ def test_the_files_of_a_step_are_those_of_its_rule(step):
 @pytest.mark.parametrize("step", CHAIN, ids=lambda step: step.name)
 def test_a_missing_output_names_its_step(study, step):
     study.path("A", "left", step.output).unlink()
-    name, reason = find_gap(study.results, "A", "left")
-    assert name == step.name
-    assert step.name in reason
+    gap = find_gap(study.results, "A", "left")
+    assert gap.step == step.name
+    assert step.name in gap.reason
 
 
 @pytest.mark.parametrize("name", ["scan.json", "{side}/mask_native.nii.gz"])
 def test_a_file_that_was_removed_is_named(study, name):
     study.path("A", "left", name).unlink()
-    assert name.format(side="left") in find_gap(study.results, "A", "left")[1]
+    gap = find_gap(study.results, "A", "left")
+    assert name.format(side="left") in gap.reason
+    assert not gap.stale  # the others are what they were
 
 
 def test_the_first_failure_of_the_chain_is_the_one_told(study):
     study.fail("measure_volume", "A.left", "late")
     study.fail("crop_hip", "A.left", "early")
-    assert find_gap(study.results, "A", "left") == ("crop_hip", "early")
+    assert find_gap(study.results, "A", "left") == Gap("crop_hip", "early", stale=True)
 
 
 def test_a_phantom_that_could_not_be_made_is_named(study):
     study.fail("make_phantom", "A", "the seed is no number")
-    assert find_gap(study.results, "A", "left") == ("make_phantom", "the seed is no number")
+    assert find_gap(study.results, "A", "left") == Gap("make_phantom", "the seed is no number", stale=True)
     assert find_gap(study.results, "A", "left", (PICTURE,)) is None
 
 
@@ -67,7 +70,7 @@ def test_a_phantom_that_could_not_be_made_is_named(study):
 def test_steps_after_the_volume_are_judged_by_themselves(study, step):
     study.fail(step.name, "A.left", "odd mask")
     assert find_gap(study.results, "A", "left") is None
-    assert find_gap(study.results, "A", "left", (step,)) == (step.name, "odd mask")
+    assert find_gap(study.results, "A", "left", (step,)) == Gap(step.name, "odd mask", stale=True)
 
 
 def test_clocks_may_differ_a_little(study):
@@ -75,7 +78,8 @@ def test_clocks_may_differ_a_little(study):
     os.utime(study.path("A", "left", "{side}/volume.json"), (mask, mask - 1))
     assert find_gap(study.results, "A", "left", states={}) is None
     os.utime(study.path("A", "left", "{side}/volume.json"), (mask, mask - 60))
-    assert find_gap(study.results, "A", "left", states={})[0] == "measure_volume"
+    gap = find_gap(study.results, "A", "left", states={})
+    assert gap.step == "measure_volume" and not gap.stale
     assert find_gap(study.results, "A", "left") is None
 
 
@@ -85,7 +89,7 @@ def test_the_run_knows_better_than_times_what_it_did_not_get_to(study):
     os.utime(study.path("A", "left", "{side}/volume.json"), (mask, mask - 60))
     assert find_gap(study.results, "A", "left", states={("measure_volume", "A", "left"): True}) is None
     gap = find_gap(study.results, "A", "left", states={("resample_ct", "A", ""): False})
-    assert gap[0] == "resample_ct" and "not made again" in gap[1]
+    assert gap.step == "resample_ct" and "not made again" in gap.reason and gap.stale
 
 
 def test_a_failure_lies_beside_its_log():

@@ -23,10 +23,17 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 def make_report(folder, hips, change=lambda study: None) -> str:
     study = Results(folder, hips)
     change(study)
-    aggregate_cohort(study.sheet, study.results, study.cohort)
+    aggregate_cohort(study.sheet, study.results, study.cohort, states={})
     draw_figures(study.cohort / "subjects.tsv", study.cohort / "figures")
     write_report(study.cohort, study.results, study.cohort / "report.html")
     return (study.cohort / "report.html").read_text(encoding="utf-8")
+
+
+def rows_of(page: str, caption: str) -> dict[str, list[str]]:
+    """The cells of one table's rows, by the row's first."""
+    body = page.split(f"<caption>{caption}</caption>")[1].split("<tbody>")[1].split("</tbody>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in body.split("</tr>")[:-1]]
+    return {name: cells for name, *cells in rows}
 
 
 def page_of(folder, hips: list[dict], failures=(), pictures: bool = False) -> str:
@@ -270,9 +277,26 @@ def test_hips_without_a_score_are_counted_beside_the_scores(tmp_path):
     page = make_report(tmp_path / "all", [Hip("A"), Hip("B")])
     assert "not scored</th>" not in page
 
-    def change(study):
-        study.fail("evaluate_mask", "B.left", "The reference is empty.")
+    hips = [Hip("A"), Hip("B"), Hip("C"), Hip("D", sex="M")]
 
-    page = make_report(tmp_path / "one", [Hip("A"), Hip("B")], change)
+    def change(study):
+        for name in "BCD":
+            study.fail("evaluate_mask", f"{name}.left", "The reference is empty.")
+
+    page = make_report(tmp_path / "three", hips, change)
     assert page.count("not scored</th>") == 2
-    assert ">1</td>" in page and "1.0000" not in page
+    for caption in ("Segmentation", "Volume agreement"):
+        rows = rows_of(page, caption)
+        assert {name: row[:2] for name, row in rows.items()} == {
+            "all": ["1", "3"],
+            "men": ["0", "1"],
+            "women": ["1", "2"],
+        }
+
+
+def test_scores_are_not_left_out_where_all_evaluations_failed(tmp_path):
+    page = make_report(tmp_path, [Hip("A")], lambda s: s.fail("evaluate_mask", "A.left", "It is empty."))
+    assert {name: row[:2] for name, row in rows_of(page, "Segmentation").items()} == {
+        "all": ["0", "1"],
+        "women": ["0", "1"],
+    }

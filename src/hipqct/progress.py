@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from hipqct.io.files import read_json
 
@@ -71,6 +72,18 @@ BEFORE = ("make_phantom", "write_phantom_dicom")
 JobStates = dict[tuple[str, str, str], bool]
 
 
+class Gap(NamedTuple):
+    """A step that is not done, why in one sentence, and whether what stands from it on is of an older input.
+
+    It is where the step failed, or this run was to do it again and did not; a file that was removed by hand
+    or looks old tells nothing against the others.
+    """
+
+    step: str
+    reason: str
+    stale: bool = False
+
+
 def failure_record(log_path) -> Path:
     """Where a failed step leaves its one-sentence reason: beside the rule's log file."""
     return Path(log_path).with_suffix(".failed.json")
@@ -78,8 +91,8 @@ def failure_record(log_path) -> Path:
 
 def find_gap(
     results_dir, subject: str, side: str, steps: tuple[Step, ...] = CHAIN, states: JobStates | None = None
-) -> tuple[str, str] | None:
-    """The first of a hip's steps that is not done, and why; None when all are.
+) -> Gap | None:
+    """The first of a hip's steps that is not done; None when all are.
 
     A step is done when its files are there and its last run did not fail: results of an older success that
     lie downstream of a new failure do not count.
@@ -90,40 +103,40 @@ def find_gap(
             that the run did not plan are then judged by the times of their files. While a run goes well
             Snakemake sees to the order: it rightly leaves a file alone whose input was made again with the
             same content, which would look too old.
-
-    Returns:
-        ``(step, one-sentence reason)``, or None.
     """
     results_dir = Path(results_dir)
     if steps[0].after is None:
         for name in BEFORE:
             record = failure_record(results_dir / "logs" / name / f"{subject}.log")
             if record.exists():
-                return name, read_json(record)["reason"]
-    for step in steps:
-        if reason := _gap(results_dir, step, subject, side, states):
-            return step.name, reason
-    return None
+                return Gap(name, read_json(record)["reason"], stale=True)
+    return next(filter(None, (_gap(results_dir, step, subject, side, states) for step in steps)), None)
 
 
-def _gap(results_dir: Path, step: Step, subject: str, side: str, states: JobStates | None) -> str:
-    """Why a step is not done, empty if it is."""
+def _gap(results_dir: Path, step: Step, subject: str, side: str, states: JobStates | None) -> Gap | None:
     log_path = _log_path(results_dir, step, subject, side)
     record = failure_record(log_path)
     if record.exists():
-        return read_json(record)["reason"]
+        return Gap(step.name, read_json(record)["reason"], stale=True)
     folder = results_dir / "subjects" / subject
     missing = [n for n in (step.output, *step.besides) if not (folder / n.format(side=side)).exists()]
+    over = (states or {}).get((step.name, subject, side if "{side}" in step.output else ""))
+    stale = over is False
     if step.output in missing:
-        return f"There is neither result nor message: the job was not run or was killed; see {log_path}."
-    if missing:
-        return f"{missing[0].format(side=side)} is missing: it was removed; the next run makes it again."
-    if states is None:
-        return ""
-    over = states.get((step.name, subject, side if "{side}" in step.output else ""))
-    if over is False or (over is None and _is_older(folder, step, side)):
-        return f"The result is an older one: it was not made again; see {log_path}."
-    return ""
+        reason = f"There is neither result nor message: the job was not run or was killed; see {log_path}."
+    elif missing:
+        reason = (
+            f"{missing[0].format(side=side)} is missing: it was removed; the next whole run makes it again."
+        )
+    elif stale:
+        reason = f"The result is an older one: it was not made again; see {log_path}."
+    elif states is not None and over is None and _is_older(folder, step, side):
+        reason = (
+            "The result is older than what it is made from; the next whole run makes it again if need be."
+        )
+    else:
+        return None
+    return Gap(step.name, reason, stale)
 
 
 def _is_older(folder: Path, step: Step, side: str) -> bool:
@@ -142,7 +155,7 @@ def forget_phantom(results_dir, subject: str) -> None:
 
 
 def remove_results_after(results_dir, subject: str, side: str, failed: str) -> None:
-    """Remove what an older success left behind a step that has failed since.
+    """Remove what an older success left from a step on that has failed since, or was not done again.
 
     It belongs to another input than the one that failed, and as long as it stands, Snakemake sees no need to
     run the failed step again.

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from hipqct.cohort import select
+from hipqct.cohort import SOLVED, select
 from hipqct.io.files import read_json
+from hipqct.progress import MESH
 
 PACKAGES = (
     *("hipqct", "snakemake", "numpy", "scipy", "scikit-image", "SimpleITK", "pydicom", "h5py"),
@@ -23,24 +24,60 @@ COMPARED = ("Network", "Meshes", "Materials", "Load cases", "Solver")
 OTHER_SETTINGS = "other_settings"
 
 
-def settings_used(subjects: pd.DataFrame, results_dir: Path) -> dict[str, str]:
+def settings_used(subjects: pd.DataFrame, failures: pd.DataFrame, results_dir: Path) -> dict[str, str]:
     """What made the hips that are done, from resampling to solver, each with its number of hips."""
     used = {}
-    for row in select(subjects, "all").itertuples(index=False):
-        for name, value in hip_settings(results_dir, row.subject, row.side).items():
+    for made in _settings(
+        select(subjects, "all").to_dict("records"), failures.to_dict("records"), results_dir
+    ):
+        for name, value in made.items():
             if value is not None:
                 used.setdefault(name, Counter())[value] += 1
     return {name: _count(values) for name, values in used.items()}
 
 
-def hip_settings(results_dir: Path, subject: str, side: str) -> dict[str, str | None]:
+def flag_other_settings(hips: list[dict], failures: list[dict], results_dir: Path) -> None:
+    """Flag hips that another network, mesh, law, load case or criterion made than most others.
+
+    Args:
+        hips: as `hipqct.cohort.subject_table` takes them; those that are done are compared.
+        failures: rows of the table of failures; a mesh or a solution that does not count is not compared.
+    """
+    done = [hip for hip in hips if hip["status"] == "done"]
+    settings = _settings(done, failures, results_dir)
+    for name in COMPARED:
+        values = [made[name] for made in settings if made[name] is not None]
+        usual = max(sorted(set(values)), key=values.count, default=None)
+        for hip, made in zip(done, settings, strict=True):
+            if made[name] not in (None, usual) and OTHER_SETTINGS not in hip["flags"]:
+                hip["flags"] = [*hip["flags"], OTHER_SETTINGS]
+
+
+def _settings(hips: list[dict], failures: list[dict], results_dir: Path) -> list[dict[str, str | None]]:
+    without_mesh = {(row["subject"], row["side"]) for row in failures if row["step"] == MESH.name}
+    return [
+        hip_settings(
+            results_dir / "subjects" / hip["subject"],
+            hip["side"],
+            meshed=(hip["subject"], hip["side"]) not in without_mesh,
+            solved=any(name.endswith(SOLVED) and pd.notna(value) for name, value in hip.items()),
+        )
+        for hip in hips
+    ]
+
+
+def hip_settings(folder: Path, side: str, meshed: bool = True, solved: bool = True) -> dict[str, str | None]:
     """What made a hip's numbers, in words; None for what it has none of.
 
     Read from what stands beside the results, not from the config, which may have changed since.
+
+    Args:
+        folder: the subject's.
+        meshed: whether its mesh counts; solved: whether its solution does. Older ones may stand there.
     """
-    folder = results_dir / "subjects" / subject
     network = _facts(folder / side / "bone.json").get("network")
-    mesh = _facts(folder / side / "mesh" / "mesh.json")
+    mesh = _facts(folder / side / "mesh" / "mesh.json") if meshed else {}
+    solution = _facts(folder / side / "solution" / "summary.json") if solved else {}
     return {
         "Resampling": _resampling(_facts(folder / "resampled.json")),
         "Network": _network(network),
@@ -50,24 +87,8 @@ def hip_settings(results_dir: Path, subject: str, side: str) -> dict[str, str | 
         "Density laws": _density_laws(mesh.get("material")),
         "Materials": _materials(mesh.get("material")),
         "Load cases": _load_cases(mesh.get("load_cases")),
-        "Solver": _solver(_facts(folder / side / "solution" / "summary.json")),
+        "Solver": _solver(solution),
     }
-
-
-def flag_other_settings(hips: list[dict], results_dir: Path) -> None:
-    """Flag hips that another network, mesh, law, load case or criterion made than most others.
-
-    Args:
-        hips: as `hipqct.cohort.subject_table` takes them; those that are done are compared.
-    """
-    done = [hip for hip in hips if hip["status"] == "done"]
-    settings = [hip_settings(results_dir, hip["subject"], hip["side"]) for hip in done]
-    for name in COMPARED:
-        values = [made[name] for made in settings if made[name] is not None]
-        usual = max(sorted(set(values)), key=values.count, default=None)
-        for hip, made in zip(done, settings, strict=True):
-            if made[name] not in (None, usual) and OTHER_SETTINGS not in hip["flags"]:
-                hip["flags"] = [*hip["flags"], OTHER_SETTINGS]
 
 
 def software_versions() -> dict[str, str]:

@@ -106,7 +106,7 @@ def render_report(cohort_dir: Path, results_dir: Path) -> str:
         urgent=_urgent(subjects),
         hips=_table(_hips(subjects), *TABLES["subjects"]),
         max_rows=MAX_ROWS,
-        settings=settings_used(subjects, results_dir),
+        settings=settings_used(subjects, failures, results_dir),
         software=software_versions(),
     )
 
@@ -134,11 +134,12 @@ def measures_table(subjects: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cohort_tables(tables: dict[str, pd.DataFrame]) -> list[dict]:
-    """Tables with a row per cohort; one without any hip, as of scores without references, is left out."""
+    """Tables with a row per cohort; without cohorts that have no hip, as of scores no reference."""
     tables = {"measures": measures_table(tables["subjects"])} | tables
     shown = []
     for name in ("measures", "segmentation", "volume_agreement"):
-        table = tables[name][tables[name]["n"] > 0]
+        table = tables[name]
+        table = table[table["n"] + table.get("failed", 0) > 0]
         if len(table):
             counts = table[["cohort", "n", *({"failed"} & set(table))]].replace({"failed": {0: None}})
             if columns := {"measures": MEASURES, "segmentation": SCORES}.get(name):

@@ -39,7 +39,9 @@ def read_laws(folder) -> dict[str, DensityLaw | ModulusLaw]:
             except MeshError as error:
                 raise MeshError(f"{path}: {error}") from error
     if not laws:
-        raise MeshError(f"no material laws (*.json) in {folder}: correct mesh/laws_folder in the configuration")
+        raise MeshError(
+            f"no material laws (*.json) in {folder}: correct mesh/laws_folder in the configuration"
+        )
     return laws
 
 

@@ -16,6 +16,7 @@ from hipqct.cohort import (
     volume_agreement_table,
 )
 from hipqct.density import MM3_PER_CM3
+from hipqct.errors import HipqctError
 from hipqct.io.files import read_json, replace_when_done, write_json
 from hipqct.io.tables import read_table, write_table
 from hipqct.progress import (
@@ -24,6 +25,7 @@ from hipqct.progress import (
     MESH,
     PICTURE,
     SOLUTION,
+    Gap,
     JobStates,
     Step,
     find_gap,
@@ -36,7 +38,11 @@ from hipqct.steps.solve import has_materials, read_solution
 
 log = logging.getLogger(__name__)
 
-NOT_SOLVED = "There is no solution of this mesh and no message: the job was not run or was killed."
+NOT_SOLVED = Gap(
+    SOLUTION.name,
+    "There is no solution of this mesh and no message: the job was not run or was killed.",
+    stale=True,
+)
 
 
 def aggregate_cohort(
@@ -47,17 +53,20 @@ def aggregate_cohort(
     Every hip of the sheet has its row, whether done, failed or excluded; only those that are done count in
     the statistics. A hip whose volume is measured is done, even where a later step (evaluation, mesh,
     picture, solution) failed: that step is among the failures, and its columns are empty. What an older
-    success left behind a failed step is removed.
+    success left behind a failed step is removed; where files are only missing, nothing else is.
 
     Args:
         sheet_path: the sample sheet; results_dir: the workflow's results folder.
         cohort_dir: where the tables are written.
         solving: whether this run solves finite-element models; else what earlier ones found is left out.
         states: of the jobs of a run that stopped early, see `hipqct.progress.find_gap`.
+
+    Raises:
+        HipqctError: a hip is not done although no job failed (without ``states``); the tables are written.
     """
     results_dir, cohort_dir = Path(results_dir), Path(cohort_dir)
     sheet = read_sheet(sheet_path, made_here=(results_dir / "phantoms",))
-    hips, failures = [], []
+    hips, failures, stale = [], [], []
     for subject, side in [(row, side) for row in sheet for side in row.sides]:
         hips.append(hip := _describe(subject, side))
         if subject.exclude:
@@ -66,9 +75,13 @@ def aggregate_cohort(
             forget_phantom(results_dir, subject.subject)
         measures, gaps = _judge_hip(results_dir, subject, side, solving, states)
         hip |= measures
-        failures += [{"subject": subject.subject, "side": side, "step": s, "reason": r} for s, r in gaps]
+        named = [
+            {"subject": subject.subject, "side": side, "step": gap.step, "reason": gap.reason} for gap in gaps
+        ]
+        failures += named
+        stale += [(subject.subject, side, gap.step) for gap in gaps if gap.stale]
     flag_other_lengths(hips)
-    flag_other_settings(hips, results_dir)
+    flag_other_settings(hips, failures, results_dir)
     subjects = subject_table(hips)
     tables = {
         "subjects": subjects,
@@ -80,10 +93,16 @@ def aggregate_cohort(
         write_table(table, cohort_dir / f"{name}.tsv")
     counts = {status: int((subjects["status"] == status).sum()) for status in ("done", "failed", "excluded")}
     log.info("%d hips: %s", len(subjects), counts)
-    for failure in failures:
-        remove_results_after(results_dir, failure["subject"], failure["side"], failure["step"])
+    for subject, side, step in stale:
+        remove_results_after(results_dir, subject, side, step)
     if not failures:
         write_json({"version": __version__, "hips": len(subjects), **counts}, cohort_dir / "summary.json")
+    elif states is None:
+        first = failures[0]
+        raise HipqctError(
+            f"{len(failures)} steps are not done, first {first['step']} of {first['subject']}, "
+            f"{first['side']}: {first['reason']} Run snakemake without a target."
+        )
 
 
 def _describe(subject: Subject, side: str) -> dict:
@@ -102,8 +121,8 @@ def _describe(subject: Subject, side: str) -> dict:
 
 def _judge_hip(
     results_dir: Path, subject: Subject, side: str, solving: bool, states: JobStates | None
-) -> tuple[dict, list[tuple[str, str]]]:
-    """A hip's status with its measures, and (step, reason) of every step that failed."""
+) -> tuple[dict, list[Gap]]:
+    """A hip's status with its measures, and every step that is not done."""
 
     def gap_of(*steps: Step):
         return find_gap(results_dir, subject.subject, side, steps, states)
@@ -126,7 +145,7 @@ def _judge_hip(
         flags = flags + mesh["flags"]
         if solving and has_materials(mesh):
             solution = read_solution(folder)
-            gaps.append(gap := gap_of(SOLUTION) or (None if solution else (SOLUTION.name, NOT_SOLVED)))
+            gaps.append(gap := gap_of(SOLUTION) or (None if solution else NOT_SOLVED))
             row |= {} if gap else solution
     return row | {"flags": list(dict.fromkeys(flags))}, [gap for gap in gaps if gap]
 
