@@ -1,5 +1,7 @@
 """The training set's file: what goes in comes out, window by window."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from hipqct.io.dataset import CHUNK, Dataset, Hip, write_dataset
 from hipqct.train import Crop, Recipe, draw_batch
 
 PLAN = {"side": "left", "spacing_mm": (0.8, 0.8, 3.0), "data": "synthetic"}
+OTHER_PLAN = {"side": "both", "spacing_mm": (0.8, 0.8, 2.0), "data": ""}
 
 
 def make_hip(subject="S1", side="left", sex="F", age=60.0, fold=2, shape=(100, 96, 40)):
@@ -31,6 +34,25 @@ def test_hips_come_back_as_they_were(tmp_path):
             assert found.ct.chunks == CHUNK
             assert found.ct.dtype == np.int16
         assert [hip.subject for hip in data.hips("F")] == ["S1"]
+
+
+def test_the_hash_is_of_the_contents(tmp_path):
+    """A training that goes on knows its data again, though the file's bytes differ at each writing."""
+
+    def sha256(*hips, **plan):
+        write_dataset(hips, tmp_path / "d.h5", PLAN | plan)
+        with Dataset(tmp_path / "d.h5") as data:
+            return data.sha256
+
+    hip = make_hip()
+    other_voxel = replace(hip, mask=hip.mask.copy())
+    other_voxel.mask[0, 0, 0] = True
+    given = sha256(hip, make_hip("S2"))
+    assert sha256(make_hip("S2"), hip) == given
+    changed = [other_voxel, replace(hip, fold=3), replace(hip, sex="M"), replace(hip, patient="P")]
+    found = {sha256(each, make_hip("S2")) for each in changed} | {sha256(hip)}
+    found |= {sha256(hip, make_hip("S2"), **{key: value}) for key, value in OTHER_PLAN.items()}
+    assert len(found | {given}) == len(changed) + 1 + len(OTHER_PLAN) + 1
 
 
 def test_batches_from_the_file_are_those_from_memory(tmp_path):

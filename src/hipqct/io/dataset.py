@@ -1,5 +1,6 @@
 """A training set as one HDF5 file: crops and masks in compressed chunks, read in windows."""
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy as np
 from hipqct.errors import ModelError
 from hipqct.io.files import replace_when_done
 
-FORMAT = 2
+FORMAT = 3
 CHUNK = (48, 48, 16)  # voxels; a patch of 96 x 96 x 32 touches some 30 of them
 
 
@@ -35,6 +36,9 @@ class Hip:
 def write_dataset(hips: Iterable[Hip], path, plan: dict) -> None:
     """Write hips one after the other; only one is in memory at a time.
 
+    The file gets a hash of what is in it: the same hips may give other bytes, since compression does not
+    begin from the same memory each time.
+
     Args:
         plan: ``side`` (left: right hips stand here mirrored; both: as they are), ``spacing_mm`` of all crops
             and ``data`` (``synthetic``, or empty).
@@ -42,27 +46,35 @@ def write_dataset(hips: Iterable[Hip], path, plan: dict) -> None:
     with replace_when_done(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["format"] = FORMAT
         file.attrs.update({key: plan[key] for key in ("side", "spacing_mm", "data")})
+        hashes = []
         for hip in hips:
             group = file.create_group(hip.name)
+            known = repr((hip.name, hip.subject, hip.side, hip.sex or "", hip.age, hip.fold, hip.patient))
+            digest = hashlib.sha256(known.encode())
             for key, array in (("ct", hip.ct.astype(np.int16)), ("mask", hip.mask.astype(np.uint8))):
+                digest.update(repr(array.shape).encode() + array.tobytes())
                 chunks = tuple(min(c, n) for c, n in zip(CHUNK, array.shape, strict=True))
                 group.create_dataset(key, data=array, chunks=chunks, compression="lzf", shuffle=True)
             age = np.nan if hip.age is None else hip.age
             group.attrs.update({"subject": hip.subject, "side": hip.side, "sex": hip.sex or "", "age": age})
             group.attrs.update({"fold": hip.fold, "patient": hip.patient or hip.subject})
+            hashes.append(digest.hexdigest())
+        content = repr((plan["side"], [float(v) for v in plan["spacing_mm"]], plan["data"], sorted(hashes)))
+        file.attrs["content_sha256"] = hashlib.sha256(content.encode()).hexdigest()
 
 
 class Dataset:
     """A training set that is open for reading; use it in a ``with`` block.
 
     Its hips' ``ct`` and ``mask`` are HDF5 datasets: indexing reads that window from the disk. Nothing is
-    cached: HDF5 would keep a megabyte for each of hundreds of hips.
+    cached: HDF5 would keep a megabyte for each of hundreds of hips. ``sha256`` is that of the contents.
     """
 
     def __init__(self, path):
         try:
             self.file = h5py.File(path, "r", rdcc_nbytes=0)
             self.side, self.data = (str(self.file.attrs[key]) for key in ("side", "data"))
+            self.sha256 = str(self.file.attrs["content_sha256"])
             self.spacing_mm = tuple(float(v) for v in self.file.attrs["spacing_mm"])
         except (OSError, KeyError) as error:
             raise ModelError(f"{path} is no training set ({error}): build it again.") from error

@@ -13,7 +13,7 @@ from hipqct import revisions
 from hipqct.crop import crop_roi, locate_hip
 from hipqct.errors import AnatomyError, ModelError
 from hipqct.io.dataset import Dataset, Hip, write_dataset
-from hipqct.io.files import hash_file, replace_when_done
+from hipqct.io.files import replace_when_done
 from hipqct.io.models import read_model
 from hipqct.network import PRESETS, check_precision, check_weights, fold_norms, widen_filters
 from hipqct.phantom import SYNTHETIC
@@ -125,7 +125,7 @@ def train_on_phantoms(
         seeds = {f"{name}_seeds": sorted({int(hip.subject) for hip in part}) for name, part in hips.items()}
         facts = {
             "name": model_dir.name,
-            "training": {"data": SYNTHETIC, **seeds, "dataset_sha256": hash_file(dataset_path)},
+            "training": {"data": SYNTHETIC, **seeds, "dataset_sha256": data.sha256},
         }
         left_minutes = (end_s - time.monotonic()) / 60
         arguments = (None, left_minutes, first_weights, True, piece_mb, kernel_dtype, threads)

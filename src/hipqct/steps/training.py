@@ -14,7 +14,7 @@ from hipqct import revisions
 from hipqct.errors import ModelError
 from hipqct.folds import TEST
 from hipqct.io.dataset import Dataset
-from hipqct.io.files import hash_file, replace_when_done
+from hipqct.io.files import replace_when_done
 from hipqct.io.models import read_checkpoint, write_checkpoint, write_model
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def train_fold(dataset_path, model_dir, cohort: str, fold: int, settings: dict, 
                 "fold": fold,
                 "selection": settings["selection"],
                 "hips": {name: [hip.name for hip in part] for name, part in parts.items()},
-                "dataset_sha256": hash_file(dataset_path),
+                "dataset_sha256": data.sha256,
             },
         }
         chosen_by = SELECTIONS[settings["selection"]]
