@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from bench_inference import RESULTS, TIMED_SLICES, stack_to
-from committed import DEFAULT_MODEL, default_scheme
+from committed import DEFAULT_MODEL, default_scheme, keep_gpu
 from inference_ways import EXACT
 
 from hipqct.io.files import read_json, write_json
@@ -215,7 +215,10 @@ def merge(folder: Path, model: Path) -> None:
         figures["max_abs_difference_to_openvino"] = float(np.abs(ours - reference).max())
         figures["mask_dice_to_openvino"] = float(dice(*masks))
         found[figures.pop("backend")] = figures
-    write_json(before | {"gpu": found}, RESULTS)
+    kept = {key: value for key, value in before.items() if key != "gpu"}
+    keep_gpu(kept, before)  # other backends of the same weights
+    kept["gpu"] = kept.get("gpu", {}) | found
+    write_json(kept, RESULTS)
     print(json.dumps(found, indent=2))
 
 

@@ -157,6 +157,13 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(scans, tmp_path, capsys
         ("train M --phantoms 100001", "--phantoms: must be a whole number from 1 to 100000, got 100001"),
         ("train M --validation 0", "--validation: must be a whole number from 1 to 100000, got 0"),
         ("train M --validation -1", "--validation: must be a whole number from 1 to 100000, got -1"),
+        ("train M --piece-mb -1", "--piece-mb: must be a number from 0.05 on, got -1"),
+        ("train M --piece-mb inf", "--piece-mb: must be a number from 0.05 on, got inf"),
+        ("train M --learning-rate nan", "--learning-rate: must be a number from 1e-12 on, got nan"),
+        ("train M --alpha -1", "--alpha: must be a number from 0 on, got -1"),
+        ("train M --dropout 1", "--dropout: must be a number from 0 to 0.99, got 1"),
+        ("train M --augmentation -1", "--augmentation: must be a number from 0 on, got -1"),
+        ("train M --clip-hu nan 1", "--clip-hu: must be a number from -32768 to 32767, got nan"),
         ("train M --minutes nan", "--minutes: must be a number from 0 on, got nan"),
     ],
 )

@@ -149,6 +149,27 @@ def test_batches_are_halved_where_memory_is_short(name, caplog):
         predict(windows)
 
 
+def test_a_batch_that_was_filled_up_is_halved_to_what_fits():
+    """On JAX one window more is computed as a full batch, which may not fit where one does."""
+    most, shapes = 4, []
+
+    def compute(windows):
+        shapes.append(len(windows))
+        if len(windows) > most:
+            raise type("XlaRuntimeError", (RuntimeError,), {})("RESOURCE_EXHAUSTED")
+        return windows
+
+    predict, windows = Batches(compute, 4, compiles=True), np.ones((4, 8, 8, 8), np.float32)
+    predict(windows)
+    most = 1
+    np.testing.assert_array_equal(predict(windows[:1]), windows[:1])
+    assert (shapes, predict.batch) == ([4, 4, 2, 1], 1)
+    most = 0
+    for _ in range(2):
+        with pytest.raises(ModelError, match="does not hold one window"):
+            predict(windows[:1])
+
+
 def test_other_errors_are_told_as_they_are():
     def compute(windows):
         raise RuntimeError("cuDNN is broken")

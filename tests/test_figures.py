@@ -254,6 +254,9 @@ def test_figures_of_phantoms_say_so(tmp_path):
 
 
 def test_captions_count_the_hips_drawn():
+    assert "2 of them with the flag other_settings" in caption(
+        "segmentation", table(2, flags=["thin", "other_settings"])
+    )
     assert "12 hips: women (n = 6), men (n = 6)." in caption("measures", table(12))
     assert "sex unknown (n = 3)" in caption("measures", table(3, sex=""))
     assert "Synthetic scans" in caption("segmentation", table(2, flags=["synthetic"]))

@@ -97,6 +97,14 @@ def test_an_impossible_plan_is_refused(model_dir, change, message):
         read_plan(model_dir)
 
 
+def test_pieces_too_small_to_be_numbered_are_refused(model_dir):
+    before = read_plan(model_dir)
+    for piece_mb in (-1, 0, 1e-6):
+        with pytest.raises(ValueError, match="MB or more"):
+            write_model(model_dir, PLAN, random_weights(), "float16", piece_mb)
+    assert (model_dir / "weights.h5").is_file() and read_plan(model_dir) == before
+
+
 def test_weights_of_another_network_are_not_written(tmp_path):
     with pytest.raises(ModelError, match="lack 'down0_norm0/gamma'"):
         write_model(tmp_path, PLAN, random_weights(TINY | {"batch_norm": False}))

@@ -158,6 +158,12 @@ def test_steps_are_the_recipes_or_fit_into_the_minutes(tmp_path, monkeypatch, wo
     assert asked["threads"] == 2
 
 
+def test_the_bounds_of_hu_rise(tmp_path):
+    with pytest.raises(ModelError, match="clip_hu must rise, got 1500 and -200"):
+        train_on_phantoms(tmp_path / "m", 1, 1, choices={"clip_hu": (1500.0, -200.0)})
+    assert not (tmp_path / "m").exists()
+
+
 def test_dropout_is_a_share(tmp_path, monkeypatch):
     monkeypatch.setattr(phantom_training, "build_crops", None)
     with pytest.raises(ModelError, match="of the features cannot be dropped: choose 0"):

@@ -115,7 +115,7 @@ def test_the_folder_above_a_linked_sheet_is_that_of_the_links_target(folder, mon
     assert read_sheet("config/samples.tsv")[0].scan.samefile(folder / "far/data")
 
 
-def test_scan_may_be_missing_only_where_the_workflow_makes_it_or_it_is_excluded(folder):
+def test_scan_may_be_missing_only_where_the_workflow_makes_it_or_it_is_excluded(folder, monkeypatch):
     path = write(folder, "A\tphantoms/A/dicom")
     assert "no such file or folder" in faults(path)
     assert read_sheet(path, made_here=(folder / "phantoms",))[0].subject == "A"
@@ -124,6 +124,8 @@ def test_scan_may_be_missing_only_where_the_workflow_makes_it_or_it_is_excluded(
         with pytest.raises(SheetError, match=f"{cell}': there is no such file or folder"):
             read_sheet(write(folder, f"A\t{cell}"), demo)
     assert read_sheet(write(folder, "A\tphantoms/S001/dicom"), demo)[0].subject == "A"
+    monkeypatch.setattr("hipqct.sheet.DEMO", folder / "no project")
+    assert demo_files(folder / "phantoms") == []
     excluded = write(folder, "A\tgone\tmotion", header="subject\tscan\texclude")
     assert read_sheet(excluded)[0].exclude == "motion"
 

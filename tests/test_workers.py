@@ -43,6 +43,7 @@ def test_ctrl_c_drops_what_waits(tmp_path):
     assert len(list(tmp_path.iterdir())) < 10
 
 
-def test_a_killed_worker_is_one_sentence(tmp_path):
+@pytest.mark.parametrize("calls", [4, 5000])  # of so many, some are handed in after the death
+def test_a_killed_worker_is_one_sentence(tmp_path, calls):
     with pytest.raises(HipqctError, match="use fewer --processes"):
-        run_in_processes(2, die, [(tmp_path, i) for i in range(4)])
+        run_in_processes(2, die, [(tmp_path, i) for i in range(calls)])

@@ -188,21 +188,26 @@ class Batches:
                 if not is_out_of_memory(error):
                     raise
             size = " x ".join(map(str, windows.shape[1:]))
-            self.batch = min(self.batch, len(windows)) // 2
-            if not self.batch:
+            half = self._count(windows[: self.batch]) // 2
+            if not half:
                 raise ModelError(
                     f"the GPU's memory does not hold one window of {size} voxels: let one job at a time use "
                     "the card (docs/inference.md, Several GPUs), or set segment/device to cpu."
                 )
+            self.batch = half
             log.warning("The GPU's memory is full: %d windows of %s at once from now on", self.batch, size)
 
     def _predict(self, windows: np.ndarray) -> np.ndarray:
-        missing = 0
-        if self.compiles and (len(windows) > 1 or windows.shape[1:] in self.filled):
-            missing = self.batch - len(windows)
+        missing = self._count(windows) - len(windows)
+        if self.compiles and len(windows) > 1:
             self.filled.add(windows.shape[1:])
         whole = np.pad(windows, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else windows
         return self.compute(whole[..., None])[: len(windows), ..., 0]
+
+    def _count(self, windows: np.ndarray) -> int:
+        """How many windows are computed for these at once."""
+        fill = self.compiles and (len(windows) > 1 or windows.shape[1:] in self.filled)
+        return self.batch if fill else len(windows)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -14,6 +14,7 @@ from matplotlib.patheffects import withStroke
 from hipqct.cohort import COHORTS, count_synthetic, select
 from hipqct.metrics import volume_agreement
 from hipqct.points import STYLE, by_sex, name_sexes, point_style, scatter_by_sex, spread
+from hipqct.provenance import OTHER_SETTINGS
 
 COHORT_NAMES = {"all": "all", "male": "men", "female": "women"}
 CM3 = 1000.0  # mm3 per cm3
@@ -90,6 +91,8 @@ def caption(name: str, subjects: pd.DataFrame) -> str:
     parts = ", ".join(label for _, _, label, _ in by_sex(hips))
     part = ", from the top down to the common cut below the head's centre" if _to_one_cut(hips) else ""
     notes = [CAPTIONS[name].format(part=part), f"{len(hips):,} hips: {parts}."]
+    if others := int(hips["flags"].map(lambda flags: OTHER_SETTINGS in str(flags).split(",")).sum()):
+        notes.append(f"{others:,} of them with the flag {OTHER_SETTINGS}: another network, mesh or cut.")
     if name == "measures" and hips["basis"].nunique() > 1:
         notes.append("Densities in K2HPO4 and in HA stand together: they are not to be compared.")
     if note := synthetic_note(hips):

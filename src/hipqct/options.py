@@ -2,10 +2,12 @@
 
 import argparse
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-SLICE_MM, AGE_YEARS = (0.6, 5.0), (18, 110)
+SLICE_MM, AGE_YEARS, HU = (0.6, 5.0), (18, 110), (-32768, 32767)
+LEAST_PIECE_MB, LEAST_RATE = 0.05, 1e-12
 # As `hipqct.phantom.parameters` has them, told without loading it; a test keeps them the same.
 SEED_RANGES = {
     "the demo": (1, 999),
@@ -40,9 +42,9 @@ def number(low: float, high: float) -> Callable[[str], float]:
     return lambda text: _within(text, float, f"a number from {low:g} to {high:g}", low, high)
 
 
-def at_least(low: float) -> Callable[[str], float]:
-    """The type of an option that takes a number from ``low`` on, infinity too."""
-    return lambda text: _within(text, float, f"a number from {low:g} on", low, math.inf)
+def at_least(low: float, high: float = sys.float_info.max) -> Callable[[str], float]:
+    """The type of an option that takes a number from ``low`` on; ``high`` may be infinity."""
+    return lambda text: _within(text, float, f"a number from {low:g} on", low, high)
 
 
 def _add_processes(command) -> None:
@@ -89,15 +91,19 @@ def add_training_options(train) -> None:
     train.add_argument("--backend", choices=("tensorflow", "torch", "jax"), default="tensorflow")
     train.add_argument(
         "--minutes",
-        type=at_least(0),
+        type=at_least(0, math.inf),
         default=math.inf,
         help="bound on this call; phantoms come first, some 15 s each",
     )
     train.add_argument(
         "--first-model", type=Path, help="start from this model's weights, also of a smaller preset"
     )
-    train.add_argument("--dropout", type=float, help="share of features dropped, if not the preset's")
-    train.add_argument("--piece-mb", type=float, help="write the weights in pieces of at most so many MB")
+    train.add_argument(
+        "--dropout", type=number(0, 0.99), help="share of features dropped, if not the preset's"
+    )
+    train.add_argument(
+        "--piece-mb", type=at_least(LEAST_PIECE_MB), help="write the weights in pieces of at most so many MB"
+    )
     train.add_argument("--float16", action="store_true", help="write kernels as float16: half the file")
     _add_processes(train)
     text = "of the CPU: one leads, on a GPU the others draw patches"
@@ -108,16 +114,16 @@ def add_training_options(train) -> None:
     for name, kind, default in (
         ("--steps-per-epoch", whole(1), 50),
         ("--batch", whole(1), 2),
-        ("--learning-rate", float, 1e-3),
-        ("--final-learning-rate", float, 1e-5),
-        ("--alpha", float, 1e-6),
+        ("--learning-rate", at_least(LEAST_RATE), 1e-3),
+        ("--final-learning-rate", at_least(0), 1e-5),
+        ("--alpha", at_least(0), 1e-6),
         ("--seed", whole(0), 0),
     ):
         train.add_argument(name, type=kind, default=default)
     train.add_argument("--patch", type=whole(1), nargs=3, default=(96, 96, 32), metavar="N")
-    train.add_argument("--clip-hu", type=float, nargs=2, default=(-200.0, 1500.0), metavar="HU")
+    train.add_argument("--clip-hu", type=number(*HU), nargs=2, default=(-200.0, 1500.0), metavar="HU")
     train.add_argument(
-        "--augmentation", type=float, default=1.0, help="share of the recipe's probabilities; 0: never"
+        "--augmentation", type=at_least(0), default=1.0, help="share of the recipe's probabilities; 0: never"
     )
     train.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32")
     train.add_argument(

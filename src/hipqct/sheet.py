@@ -139,7 +139,12 @@ def _without_dots(path: Path) -> Path:
 
 
 def demo_files(phantoms_dir) -> list[Path]:
-    """What the workflow makes of the demo's phantoms: their scans and masks below ``phantoms_dir``."""
+    """What the workflow makes of the demo's phantoms: their scans and masks below ``phantoms_dir``.
+
+    Nothing where the package was installed without its project.
+    """
+    if not DEMO.is_file():
+        return []
     lines = DEMO.read_text(encoding="utf-8").splitlines()
     names = [row["subject"] for row in csv.DictReader(lines, delimiter="\t")]
     return [Path(phantoms_dir) / name / file for name in names for file in DEMO_FILES]

@@ -111,7 +111,9 @@ def note_interrupts() -> list[int]:
         noted.append(number)
         signal.default_int_handler(number, frame)
 
-    if threading.current_thread() is threading.main_thread():
+    # A script's background jobs ignore Ctrl-C, and go on to.
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if usual and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, note)
     return noted
 

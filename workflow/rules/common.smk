@@ -31,11 +31,7 @@ try:
     }
     check_bases(SUBJECTS.values(), config["mesh"])
     MODELS = find_models(
-        (
-            [config["segment"]["model"]]
-            if isinstance(config["segment"]["model"], str)
-            else config["segment"]["model"]
-        ),
+        config["segment"]["model"],
         PROJECT,
         expand(
             "results/training/{cohort}/fold-{fold}",

@@ -29,6 +29,7 @@ PLAN_KEYS = (
     "training",
     "weights_sha256",
 )
+MOST_PIECES = 1000  # of a weights file: their numbers have three digits
 SIDES = ("left", "both")  # what a network knows: left hips (right ones are mirrored for it), or both
 # Compact, and readable by HDF5 1.10 and later; "latest" would be what only the writer's own version reads.
 HDF5_LAYOUT = ("v110", "v110")
@@ -95,16 +96,21 @@ def write_model(
 ) -> None:
     """Write weights.h5 and, last, plan.json with the weights' SHA-256 added to ``plan``.
 
-    With ``piece_mb`` the weights come in pieces of at most so many MB (1e6 bytes) instead.
+    With ``piece_mb`` the weights come in pieces of at most so many MB (1e6 bytes) instead (ValueError where
+    they would be more than can be numbered).
     """
     path = Path(model_dir) / "weights.h5"
     check_weights(weights, plan["network"])
     write_weights({name: weights[name] for name in weight_shapes(plan["network"])}, path, kernel_dtype)
     content = path.read_bytes()
+    size = len(content) if piece_mb is None else int(piece_mb * 1e6)
+    if not 0 < len(content) <= MOST_PIECES * size:
+        raise ValueError(
+            f"pieces must be of {len(content) / MOST_PIECES / 1e6:.3g} MB or more, got {piece_mb}"
+        )
     for old in _pieces(path):
         old.unlink()
-    if piece_mb:
-        size = int(piece_mb * 1e6)
+    if piece_mb is not None:
         for i in range(0, len(content), size):
             path.with_name(f"{path.name}.{i // size:03d}").write_bytes(content[i : i + size])
         path.unlink()

@@ -82,9 +82,13 @@ def train_on_phantoms(
 
     Raises:
         ModelError: the minutes are over before the phantoms are made, none of them gave a crop, a first model
-            is missing or has more filters, the backend does not take the precision, or dropout is no share.
+            is missing or has more filters, the backend does not take the precision, dropout
+            is no share, or clip_hu does not rise.
     """
     choices = choices or {}
+    low_hu, high_hu = choices.get("clip_hu", (0, 1))
+    if not low_hu < high_hu:
+        raise ModelError(f"clip_hu must rise, got {low_hu:g} and {high_hu:g}")
     check_precision(choices.get("precision", "float32"), backend)
     network, first_weights = dict(PRESETS[preset]), None
     if dropout is not None:

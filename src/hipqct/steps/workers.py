@@ -25,8 +25,8 @@ def run_in_processes(
         HipqctError: a process was killed.
     """
     with ProcessPoolExecutor(processes) as pool:
-        jobs = [pool.submit(function, *arguments) for arguments in calls]
         try:
+            jobs = [pool.submit(function, *arguments) for arguments in calls]
             for done, job in enumerate(as_completed(jobs), start=1):
                 job.result()
                 on_done(done)
