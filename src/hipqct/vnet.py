@@ -28,32 +28,41 @@ def build_vnet(config: dict, seed: int = 0) -> keras.Model:
     """
     weight_shapes(config)  # refuses lists that do not fit each other
     filters, kernel = config["filters"], config["kernel"]
+    # Keras on torch copies a layer's input and output twice if its channels are last; torch itself takes
+    # channels that are first by name and last in memory, as a transposed view has them. TensorFlow's
+    # convolutions on a CPU take them last only.
+    first = keras.backend.backend() == "torch"
+    axis = 1 if first else -1
+    order = {"data_format": "channels_first" if first else "channels_last"}
+    same = order | {"padding": "same"}
 
     def activate(x, norm):
         if config["batch_norm"]:
-            x = layers.BatchNormalization(momentum=NORM_MOMENTUM, epsilon=NORM_EPSILON, name=norm)(x)
+            x = layers.BatchNormalization(axis, momentum=NORM_MOMENTUM, epsilon=NORM_EPSILON, name=norm)(x)
         return layers.ReLU()(x)
 
     def convolve(x, channels, repeats, prefix):
         for i in range(repeats):
-            x = layers.Conv3D(channels, kernel, padding="same", name=f"{prefix}_conv{i}")(x)
+            x = layers.Conv3D(channels, kernel, name=f"{prefix}_conv{i}", **same)(x)
             x = activate(x, f"{prefix}_norm{i}")
         return x
 
     x = inputs = keras.Input((None, None, None, 1), name="ct")
+    x = layers.Permute((4, 1, 2, 3), name="channels_first")(x) if first else x
     skips = []
     for level, (channels, repeats) in enumerate(zip(filters, config["encoder_convolutions"], strict=True)):
-        x = layers.MaxPooling3D(2, name=f"down{level}_pool")(x) if level else x
+        x = layers.MaxPooling3D(2, name=f"down{level}_pool", **order)(x) if level else x
         x = convolve(x, channels, repeats, f"down{level}")
         skips.append(x)
     for level, repeats in zip(reversed(range(len(filters) - 1)), config["decoder_convolutions"], strict=True):
         channels, name = filters[level], f"up{level}"
-        x = layers.Conv3DTranspose(channels, kernel, 2, padding="same", name=f"{name}_transpose")(x)
+        x = layers.Conv3DTranspose(channels, kernel, 2, name=f"{name}_transpose", **same)(x)
         x = activate(x, f"{name}_norm")
-        x = layers.Concatenate(name=f"{name}_skip")([skips[level], x])
+        x = layers.Concatenate(axis, name=f"{name}_skip")([skips[level], x])
         x = convolve(x, channels, repeats, name)
     x = layers.Dropout(config["dropout"], seed=seed, name="dropout")(x)
-    outputs = layers.Conv3D(1, 1, activation="sigmoid", dtype="float32", name="probability")(x)
+    x = layers.Conv3D(1, 1, activation="sigmoid", dtype="float32", name="probability", **same)(x)
+    outputs = layers.Permute((2, 3, 4, 1), name="channels_last")(x) if first else x
     return keras.Model(inputs, outputs, name="vnet")
 
 
