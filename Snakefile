@@ -45,6 +45,7 @@ rule all:
         rules.write_report.output,
         # Asked for here, these are made again when someone has removed them; the tables would not miss them.
         every_scan([*rules.import_scan.output, *rules.resample_ct.output]),
+        every_hip([*rules.crop_hip.output, *rules.segment_femur.output]),
         every_hip([*rules.threshold_bone.output, *rules.measure_volume.output]),
         every_hip([*rules.export_mesh.output, *rules.draw_qc.output]),
         rules.aggregate_cohort.input,

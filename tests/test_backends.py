@@ -87,7 +87,7 @@ from test_train import RECIPE, train
 model, rows, _ = train(replace(RECIPE, precision="mixed_bfloat16", seed=2))
 assert rows[-1]["validation_dice"] > 0.6
 assert model.get_layer("down1_conv0").compute_dtype == "bfloat16"
-assert model.get_layer("probability").compute_dtype == "float32"
+assert model.get_layer("probability").compute_dtype == model.output.dtype == "float32"
 assert {weight.dtype for weight in model.weights} == {"float32"}
 assert keras.config.dtype_policy().name == "float32"
 """

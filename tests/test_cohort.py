@@ -118,7 +118,7 @@ def test_a_file_that_was_removed_takes_no_other_with_it(tmp_path, name):
     study = Results(tmp_path, [Hip("A"), Hip("B")])
     study.path("A", "left", name).unlink()
     kept = sorted((study.results / "subjects").rglob("*"))
-    with pytest.raises(HipqctError, match="without a target"):
+    with pytest.raises(HipqctError, match="again, without a target"):
         aggregate_cohort(study.sheet, study.results, study.cohort)
     assert [row["status"] for row in study.table("subjects")] == ["failed", "done"]
     aggregate_cohort(study.sheet, study.results, study.cohort, states={})

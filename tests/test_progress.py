@@ -54,6 +54,13 @@ def test_a_file_that_was_removed_is_named(study, name):
     assert not gap.stale  # the others are what they were
 
 
+def test_a_failure_is_told_before_a_file_that_was_removed_to_save_space(study):
+    study.path("A", "left", "ct.nii.gz").unlink()
+    assert find_gap(study.results, "A", "left").step == "import_scan"
+    study.fail("segment_femur", "A.left", "no memory")
+    assert find_gap(study.results, "A", "left") == Gap("segment_femur", "no memory", stale=True)
+
+
 def test_the_first_failure_of_the_chain_is_the_one_told(study):
     study.fail("measure_volume", "A.left", "late")
     study.fail("crop_hip", "A.left", "early")

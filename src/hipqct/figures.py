@@ -92,7 +92,7 @@ def caption(name: str, subjects: pd.DataFrame) -> str:
     part = ", from the top down to the common cut below the head's centre" if _to_one_cut(hips) else ""
     notes = [CAPTIONS[name].format(part=part), f"{len(hips):,} hips: {parts}."]
     if others := int(hips["flags"].map(lambda flags: OTHER_SETTINGS in str(flags).split(",")).sum()):
-        notes.append(f"{others:,} of them with the flag {OTHER_SETTINGS}: another network, mesh or cut.")
+        notes.append(f"{others:,} of them with the flag {OTHER_SETTINGS}, made otherwise than most.")
     if name == "measures" and hips["basis"].nunique() > 1:
         notes.append("Densities in K2HPO4 and in HA stand together: they are not to be compared.")
     if note := synthetic_note(hips):

@@ -92,7 +92,7 @@ def failure_record(log_path) -> Path:
 def find_gap(
     results_dir, subject: str, side: str, steps: tuple[Step, ...] = CHAIN, states: JobStates | None = None
 ) -> Gap | None:
-    """The first of a hip's steps that is not done; None when all are.
+    """The first step of a hip that failed or is of older input, else the first not done; None if all are.
 
     A step is done when its files are there and its last run did not fail: results of an older success that
     lie downstream of a new failure do not count.
@@ -110,7 +110,8 @@ def find_gap(
             record = failure_record(results_dir / "logs" / name / f"{subject}.log")
             if record.exists():
                 return Gap(name, read_json(record)["reason"], stale=True)
-    return next(filter(None, (_gap(results_dir, step, subject, side, states) for step in steps)), None)
+    gaps = [gap for step in steps if (gap := _gap(results_dir, step, subject, side, states))]
+    return next((gap for gap in gaps if gap.stale), gaps[0] if gaps else None)
 
 
 def _gap(results_dir: Path, step: Step, subject: str, side: str, states: JobStates | None) -> Gap | None:
@@ -123,7 +124,10 @@ def _gap(results_dir: Path, step: Step, subject: str, side: str, states: JobStat
     over = (states or {}).get((step.name, subject, side if "{side}" in step.output else ""))
     stale = over is False
     if step.output in missing:
-        reason = f"There is neither result nor message: the job was not run or was killed; see {log_path}."
+        reason = (
+            "There is neither result nor message: the job was not run or was killed, or what it wrote was "
+            f"removed; see {log_path}."
+        )
     elif missing:
         reason = (
             f"{missing[0].format(side=side)} is missing: it was removed; the next whole run makes it again."

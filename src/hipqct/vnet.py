@@ -62,7 +62,7 @@ def build_vnet(config: dict, seed: int = 0) -> keras.Model:
         x = convolve(x, channels, repeats, name)
     x = layers.Dropout(config["dropout"], seed=seed, name="dropout")(x)
     x = layers.Conv3D(1, 1, activation="sigmoid", dtype="float32", name="probability", **same)(x)
-    outputs = layers.Permute((2, 3, 4, 1), name="channels_last")(x) if first else x
+    outputs = layers.Permute((2, 3, 4, 1), dtype="float32", name="channels_last")(x) if first else x
     return keras.Model(inputs, outputs, name="vnet")
 
 

@@ -109,12 +109,13 @@ def planned(study, *arguments: str) -> dict[str, int]:
 
 
 def test_what_was_removed_is_made_again(study):
-    removed = ["mask_native.nii.gz", "mesh/hex.inp", "../scan.json"]
+    removed = ["probability.h5", "roi.h5", "mask_native.nii.gz", "mesh/hex.inp", "../scan.json"]
     contents = {name: study.path("S001", name).read_bytes() for name in removed}
     for name in removed:
         study.path("S001", name).unlink()
     plan = planned(study)
-    assert [plan[name] for name in ("import_scan", "threshold_bone", "export_mesh")] == [1, 1, 1]
+    made_again = ("import_scan", "crop_hip", "segment_femur", "threshold_bone", "export_mesh")
+    assert [plan[name] for name in made_again] == [1] * 5
     for name, content in contents.items():
         study.path("S001", name).write_bytes(content)
 

@@ -49,15 +49,15 @@ def write_dataset(hips: Iterable[Hip], path, plan: dict) -> None:
         hashes = []
         for hip in hips:
             group = file.create_group(hip.name)
-            known = repr((hip.name, hip.subject, hip.side, hip.sex or "", hip.age, hip.fold, hip.patient))
-            digest = hashlib.sha256(known.encode())
+            age = np.nan if hip.age is None else float(hip.age)
+            known = {"subject": hip.subject, "side": hip.side, "sex": hip.sex or "", "age": age}
+            known |= {"fold": int(hip.fold), "patient": hip.patient or hip.subject}
+            group.attrs.update(known)
+            digest = hashlib.sha256(repr(known).encode())
             for key, array in (("ct", hip.ct.astype(np.int16)), ("mask", hip.mask.astype(np.uint8))):
                 digest.update(repr(array.shape).encode() + array.tobytes())
                 chunks = tuple(min(c, n) for c, n in zip(CHUNK, array.shape, strict=True))
                 group.create_dataset(key, data=array, chunks=chunks, compression="lzf", shuffle=True)
-            age = np.nan if hip.age is None else hip.age
-            group.attrs.update({"subject": hip.subject, "side": hip.side, "sex": hip.sex or "", "age": age})
-            group.attrs.update({"fold": hip.fold, "patient": hip.patient or hip.subject})
             hashes.append(digest.hexdigest())
         content = repr((plan["side"], [float(v) for v in plan["spacing_mm"]], plan["data"], sorted(hashes)))
         file.attrs["content_sha256"] = hashlib.sha256(content.encode()).hexdigest()

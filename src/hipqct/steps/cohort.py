@@ -101,7 +101,7 @@ def aggregate_cohort(
         first = failures[0]
         raise HipqctError(
             f"{len(failures)} steps are not done, first {first['step']} of {first['subject']}, "
-            f"{first['side']}: {first['reason']} Run snakemake without a target."
+            f"{first['side']}: {first['reason']} Give the command again, without a target."
         )
 
 
