@@ -1,6 +1,7 @@
 """A step ends as one line and a record when its input is bad, with a traceback when the program is."""
 
 import logging
+import signal
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from cohort_factory import Hip, Results
 from hipqct.errors import ScanError, SheetError
 from hipqct.io.files import read_json
 from hipqct.progress import failure_record
-from hipqct.smk import find_models, finish_cohort, step
+from hipqct.smk import find_models, finish_cohort, note_interrupts, step
 
 
 @pytest.fixture(autouse=True)
@@ -129,3 +130,18 @@ def test_a_model_that_is_not_there_is_refused_unless_training_writes_it(tmp_path
     for folder in ("nope", "half", "results/training/all/fold-10"):
         with pytest.raises(SheetError, match=f"segment/model: {folder} holds no model"):
             find_models(folder, tmp_path, [fold])
+
+
+def test_interrupts_are_noted_unless_they_are_ignored():
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        assert note_interrupts() == []
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        noted = note_interrupts()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert noted == [signal.SIGINT]
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -162,12 +162,23 @@ def test_an_edited_or_added_material_law_makes_the_mesh_again_and_nothing_before
     assert "Nothing to be done" in study.run(target).stderr
 
 
+def heed_interrupts() -> None:
+    """Undo what a script's background job passes on, in which these tests may run: ignoring Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_interrupting_a_run_leaves_tables_and_results(study):
     """As Ctrl-C does: a signal to the whole group of processes."""
     before = times(study)
     tables = {path: path.read_bytes() for path in (study.folder / "results/cohort").glob("*.*")}
     command = [*study.command("--forcerun", "resample_ct")]
-    run = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    run = subprocess.Popen(
+        command,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=heed_interrupts,
+    )
     results = [study.path(subject, "../resampled.nii.gz") for subject in GOOD]
     while run.poll() is None and all(path.exists() for path in results):  # a job that starts removes its own
         time.sleep(0.05)
