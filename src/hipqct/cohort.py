@@ -89,8 +89,12 @@ def is_synthetic(subjects: pd.DataFrame) -> bool:
 
 def count_synthetic(subjects: pd.DataFrame) -> int:
     """How many of the hips that are done come from phantoms."""
-    done = select(subjects, "all")
-    return sum(SYNTHETIC in str(flags).split(",") for flags in done["flags"])
+    return count_flagged(select(subjects, "all"), SYNTHETIC)
+
+
+def count_flagged(hips: pd.DataFrame, flag: str) -> int:
+    """How many rows of subjects.tsv carry a flag."""
+    return sum(flag in str(flags).split(",") for flags in hips["flags"])
 
 
 def select(subjects: pd.DataFrame, cohort: str) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from hipqct.cohort import COHORTS, count_synthetic, select
+from hipqct.cohort import COHORTS, count_flagged, count_synthetic, select
 from hipqct.metrics import volume_agreement
 from hipqct.points import STYLE, by_sex, name_sexes, point_style, scatter_by_sex, spread
 from hipqct.provenance import OTHER_SETTINGS
@@ -91,7 +91,7 @@ def caption(name: str, subjects: pd.DataFrame) -> str:
     parts = ", ".join(label for _, _, label, _ in by_sex(hips))
     part = ", from the top down to the common cut below the head's centre" if _to_one_cut(hips) else ""
     notes = [CAPTIONS[name].format(part=part), f"{len(hips):,} hips: {parts}."]
-    if others := int(hips["flags"].map(lambda flags: OTHER_SETTINGS in str(flags).split(",")).sum()):
+    if others := count_flagged(hips, OTHER_SETTINGS):
         notes.append(f"{others:,} of them with the flag {OTHER_SETTINGS}, made otherwise than most.")
     if name == "measures" and hips["basis"].nunique() > 1:
         notes.append("Densities in K2HPO4 and in HA stand together: they are not to be compared.")

@@ -66,7 +66,7 @@ def _settings(hips: list[dict], failures: list[dict], results_dir: Path) -> list
     ]
 
 
-def hip_settings(folder: Path, side: str, meshed: bool = True, solved: bool = True) -> dict[str, str | None]:
+def hip_settings(folder: Path, side: str, meshed: bool, solved: bool) -> dict[str, str | None]:
     """What made a hip's numbers, in words; None for what it has none of.
 
     Read from what stands beside the results, not from the config, which may have changed since.

@@ -75,7 +75,7 @@ def extract_surface(mask: Image, level_set: LevelSet | None = None) -> Surface:
         level_mm += excess_mm3 / surface_area_mm2(surface)
     raise MeshError(
         f"no closed smooth surface holds the mask's {volume_mm3:.0f} mm3 (last error {excess_mm3:.1f} mm3): "
-        "the mask is too thin or torn: repair it in an image editor"
+        "the mask is too thin or torn; repair it in an image editor"
     )
 
 
@@ -127,7 +127,7 @@ def _cut(level_set: LevelSet, level_mm: float) -> Surface:
     height[np.abs(height) < LEVEL_GAP_MM] = LEVEL_GAP_MM
     if not (height > 0).any() or not (height < 0).any():
         raise MeshError(
-            "the mask is too thin for a smooth surface: it vanishes in the smoothing: repair the mask"
+            "the mask is too thin for a smooth surface: it vanishes in the smoothing; repair the mask"
         )
     points, triangles, _, _ = marching_cubes(height.astype(np.float32), 0.0)
     index = np.clip(points.astype(float) * level_set.step + level_set.start, -0.5, np.array(mask.shape) - 0.5)
@@ -155,7 +155,7 @@ def _largest_part(surface: Surface) -> Surface:
     if lost > LOST_VOLUME_FRACTION:
         raise MeshError(
             f"smoothing breaks the mask into parts and {100 * lost:.0f}% of it would be lost: "
-            "a neck of the mask is too thin: repair the mask"
+            "a neck of the mask is too thin; repair the mask"
         )
     kept = triangles[part == largest]
     used, compact = np.unique(kept, return_inverse=True)

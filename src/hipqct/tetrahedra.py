@@ -98,7 +98,7 @@ def build_tetrahedra(
         return _finish(points_mm, tets, mask, size_mm, slab_mm)
     raise MeshError(
         f"no mesh of {size_mm:g}-mm tetrahedra holds the mask's {volume_mm3:.0f} mm3 (last error "
-        f"{excess_mm3:.0f} mm3): the mask is too thin or torn: repair it or choose smaller elements"
+        f"{excess_mm3:.0f} mm3): the mask is too thin or torn; repair it or choose smaller elements"
     )
 
 

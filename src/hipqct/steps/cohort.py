@@ -66,20 +66,17 @@ def aggregate_cohort(
     """
     results_dir, cohort_dir = Path(results_dir), Path(cohort_dir)
     sheet = read_sheet(sheet_path, made_here=(results_dir / "phantoms",))
-    hips, failures, stale = [], [], []
+    hips, gaps = [], []
     for subject, side in [(row, side) for row in sheet for side in row.sides]:
         hips.append(hip := _describe(subject, side))
         if subject.exclude:
             continue
         if not subject.scan.resolve().is_relative_to(results_dir.resolve() / "phantoms"):
             forget_phantom(results_dir, subject.subject)
-        measures, gaps = _judge_hip(results_dir, subject, side, solving, states)
+        measures, found = _judge_hip(results_dir, subject, side, solving, states)
         hip |= measures
-        named = [
-            {"subject": subject.subject, "side": side, "step": gap.step, "reason": gap.reason} for gap in gaps
-        ]
-        failures += named
-        stale += [(subject.subject, side, gap.step) for gap in gaps if gap.stale]
+        gaps += [(subject.subject, side, gap) for gap in found]
+    failures = [dict(zip(FAILURE_COLUMNS, (*hip, gap.step, gap.reason), strict=True)) for *hip, gap in gaps]
     flag_other_lengths(hips)
     flag_other_settings(hips, failures, results_dir)
     subjects = subject_table(hips)
@@ -93,8 +90,9 @@ def aggregate_cohort(
         write_table(table, cohort_dir / f"{name}.tsv")
     counts = {status: int((subjects["status"] == status).sum()) for status in ("done", "failed", "excluded")}
     log.info("%d hips: %s", len(subjects), counts)
-    for subject, side, step in stale:
-        remove_results_after(results_dir, subject, side, step)
+    for subject, side, gap in gaps:
+        if gap.stale:
+            remove_results_after(results_dir, subject, side, gap.step)
     if not failures:
         write_json({"version": __version__, "hips": len(subjects), **counts}, cohort_dir / "summary.json")
     elif states is None:
