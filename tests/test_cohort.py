@@ -1,6 +1,7 @@
 """The tables name every hip, count the ones that are done, and leave nothing unsaid."""
 
 import os
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from hipqct.io.tables import read_table, write_table
 from hipqct.steps.cohort import aggregate_cohort
 
 
-def aggregate(folder, hips, change=lambda study: None, states={}, **options) -> Results:  # noqa: B006
+def aggregate(folder, hips, change=lambda study: None, states=MappingProxyType({}), **options) -> Results:
     """The tables of a run that stopped early; ``states`` None: of one in which no job failed."""
     study = Results(folder, hips)
     change(study)
@@ -220,6 +221,20 @@ def test_solved_load_cases_have_columns_also_the_users_own(tmp_path):
     assert [row["fall_failure_load_n"] for row in rows] == ["1600", "", ""]
     assert [row["stairs_stiffness_n_mm"] for row in rows] == ["", "700", ""]
     assert list(rows[0])[-1] == "flags"
+
+
+def test_a_hip_without_a_load_case_to_solve_is_no_failure(tmp_path):
+    """As a calibrated stump of a shaft: its mesh is flagged, and its solution holds no case."""
+
+    def change(study):
+        solve(study, "S001")
+        solve(study, "S002", fall=800.0)
+
+    study = aggregate(tmp_path, cohort(2), change)
+    assert study.table("failures") == []
+    assert [row["fall_stiffness_n_mm"] for row in study.table("subjects")] == ["", "800"]
+    assert (study.results / "subjects/S001/left/solution/summary.json").exists()
+    assert (study.cohort / "summary.json").exists()
 
 
 def test_measures_to_a_common_length_are_those_of_the_cut_femur(tmp_path):

@@ -143,7 +143,7 @@ def _judge_hip(
         flags = flags + mesh["flags"]
         if solving and has_materials(mesh):
             solution = read_solution(folder)
-            gaps.append(gap := gap_of(SOLUTION) or (None if solution else NOT_SOLVED))
+            gaps.append(gap := gap_of(SOLUTION) or (NOT_SOLVED if solution is None else None))
             row |= {} if gap else solution
     return row | {"flags": list(dict.fromkeys(flags))}, [gap for gap in gaps if gap]
 

@@ -71,7 +71,10 @@ def has_materials(facts: dict) -> bool:
 
 
 def read_solution(hip_folder) -> dict | None:
-    """A solved hip's numbers for the cohort's table; None without a solution of this very mesh."""
+    """A solved hip's numbers for the cohort's table; None without a solution of this very mesh.
+
+    Empty where the mesh has no load case to solve, as without a head: ``not_solved`` in the summary tells.
+    """
     path = Path(hip_folder) / "solution" / SUMMARY
     if not path.is_file():
         return None
