@@ -147,8 +147,10 @@ def test_flags_of_the_scan_are_kept(hip, tmp_path):
 
 def test_a_model_of_phantoms_is_told_on_other_scans(hip, tmp_path):
     bone = read_json(hip.bone)
-    write_json(bone | {"network": {"trained_on": "synthetic"}}, tmp_path / "bone.json")
-    for scan_flags, expected in (([], ["phantom_model"]), (["synthetic"], ["synthetic"])):
+    cases = [("synthetic", [], ["phantom_model"]), ("synthetic", ["synthetic"], ["synthetic"])]
+    cases += [(", synthetic", [], ["phantom_model"]), ("", [], [])]
+    for trained_on, scan_flags, expected in cases:
+        write_json(bone | {"network": {"trained_on": trained_on}}, tmp_path / "bone.json")
         write_json({"flags": scan_flags}, tmp_path / "scan.json")
         inputs = (hip.mask, hip.resampled, tmp_path / "bone.json", tmp_path / "scan.json")
         measure_volume(*inputs, tmp_path / "v.json", **CALIBRATION)

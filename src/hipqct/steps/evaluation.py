@@ -88,7 +88,7 @@ def measure_volume(
     """Write volume.json: the mask's volumes, area and density, with the threshold and flags of bone.json.
 
     The flags of scan.json (see `hipqct.steps.image.import_scan`) are kept; ``phantom_model`` is set where a
-    model that was trained on phantoms alone meets another scan.
+    model, or one of several, that was trained on phantoms alone meets another scan.
     Without slope and intercept (mg/cm3 of ``basis``, per HU) ``integral_density_mg_cm3``,
     ``bone_mineral_content_mg`` and ``calibration`` are null and the flag ``uncalibrated`` is set. A
     calibration unlike those of phantoms in use sets ``unusual_calibration``, a density of no femur
@@ -106,7 +106,7 @@ def measure_volume(
     density_mg_cm3 = content_mg = calibration = None
     scan_flags = read_json(scan_facts_path)["flags"]
     flags = scan_flags + bone["flags"]
-    if SYNTHETIC not in scan_flags and bone["network"].get("trained_on") == SYNTHETIC:
+    if SYNTHETIC not in scan_flags and SYNTHETIC in bone["network"].get("trained_on", "").split(", "):
         flags.append(PHANTOM_MODEL)
     if slope is None or intercept is None:
         flags.append(UNCALIBRATED)
