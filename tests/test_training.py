@@ -56,6 +56,9 @@ def dataset(tmp_path_factory):
     path = tmp_path_factory.mktemp("set") / "dataset.h5"
     folds = [0, 0, 1, 1, 2, 2, TEST, TEST, TEST, TEST]
     hips = [Hip(f"S{i}", "left", *ball(i), "FM"[i % 2], 60.0, fold) for i, fold in enumerate(folds)]
+    below = ((0, 0), (0, 0), (4, 0))  # 20 mm of padding, as some scanners write
+    padded = {"ct": np.pad(hips[-1].ct, below, constant_values=-1024), "mask": np.pad(hips[-1].mask, below)}
+    hips[-1] = replace(hips[-1], **padded, spacing_mm=(2.0, 2.0, 4.97))
     write_dataset(hips, path, {"side": "left", "spacing_mm": SPACING_MM, "data": "synthetic"})
     return path
 
@@ -217,6 +220,8 @@ def test_the_test_set_is_judged_and_tabulated(tmp_path, dataset):
     assert tested["subject"].tolist() == ["S6", "S7", "S8", "S9"]
     assert set(tested["status"]) == {"done"}
     assert tested["dice"].min() > 0.7
+    reference_mm3 = np.prod((2.0, 2.0, 4.97)) * ball(9)[1].sum()
+    assert tested["volume_reference_mm3"].iloc[3] == pytest.approx(reference_mm3)
     assert set(tested["flags"].str.split(",").str[0]) == {"synthetic"}
     tabulate_training({"all": tmp_path / "test.tsv"}, tmp_path / "accuracy.tsv", tmp_path / "figures")
     row = read_table(tmp_path / "accuracy.tsv").iloc[0]

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from hipqct.errors import ScanError, SheetError
+from hipqct.errors import ModelError, ScanError, SheetError
 from hipqct.image import Image
 from hipqct.io.dataset import Dataset, Hip, write_dataset
 from hipqct.io.files import write_json
@@ -35,6 +35,12 @@ def study(tmp_path):
     return tmp_path
 
 
+def scan(study, i) -> str:
+    """A scan of its own."""
+    (study / f"scan-{i}.nii.gz").touch()
+    return f"scan-{i}.nii.gz"
+
+
 SETTINGS = {"folds": 2, "test_share": 0.2, "seed": 1, "group_by": "subject", "cohorts": ["all"]}
 
 
@@ -43,7 +49,7 @@ def build(study, side="left"):
 
 
 def test_rows_without_an_age_are_divided_too(study):
-    rows = [f"S{i}\tscan.nii.gz\tright\treference.nii.gz\t{'' if i % 2 else 30 + i}" for i in range(12)]
+    rows = [f"S{i}\t{scan(study, i)}\tright\treference.nii.gz\t{'' if i % 2 else 30 + i}" for i in range(12)]
     header = "subject\tscan\tside\treference_right\tage"
     (study / "samples.tsv").write_text("\n".join([header, *rows]) + "\n")
     divide_cohort(study / "samples.tsv", study / "results", study / "folds.tsv", SETTINGS)
@@ -51,7 +57,7 @@ def test_rows_without_an_age_are_divided_too(study):
 
 
 def test_cohorts_that_cannot_be_trained_or_tested_are_told_at_once(study):
-    rows = [f"S{i}\tscan.nii.gz\tright\treference.nii.gz\t{'F' if i else 'M'}" for i in range(12)]
+    rows = [f"S{i}\t{scan(study, i)}\tright\treference.nii.gz\t{'F' if i else 'M'}" for i in range(12)]
     header = "subject\tscan\tside\treference_right\tsex"
     (study / "samples.tsv").write_text("\n".join([header, *rows]) + "\n")
     divide = partial(divide_cohort, study / "samples.tsv", study / "results", study / "folds.tsv")
@@ -62,6 +68,74 @@ def test_cohorts_that_cannot_be_trained_or_tested_are_told_at_once(study):
         divide(SETTINGS | {"cohorts": ["all", "male"]})
     with pytest.raises(SheetError, match=r"'all' has 12 labelled hips .* none of them in the test set"):
         divide(SETTINGS | {"test_share": 0.03})
+
+
+def divide_patients(study, scans, groups, **settings) -> list[str]:
+    """Whose each row's hip is, by a division of a sheet with these scans and groups."""
+    rows = [
+        f"S{i}\t{s}\tright\treference.nii.gz\t{g}" for i, (s, g) in enumerate(zip(scans, groups, strict=True))
+    ]
+    header = "subject\tscan\tside\treference_right\tgroup"
+    (study / "samples.tsv").write_text("\n".join([header, *rows]) + "\n")
+    divide_cohort(study / "samples.tsv", study / "results", study / "folds.tsv", SETTINGS | settings)
+    return read_table(study / "folds.tsv", ("patient",))["patient"].tolist()
+
+
+def test_rows_of_one_scan_are_one_patient(study):
+    scans = [scan(study, i // 2) for i in range(12)]
+    found = divide_patients(study, scans, [""] * 12)
+    assert found == [f"S{2 * (i // 2)}" for i in range(12)]
+    groups = [f"P{i // 2}" for i in range(12)]
+    assert divide_patients(study, scans, groups, group_by="group") == groups
+    with pytest.raises(SheetError, match="S1 and another row have the same scan, but the groups P1 and P0"):
+        divide_patients(study, scans, [f"P{i}" for i in range(12)], group_by="group")
+
+
+def test_a_group_of_several_subjects_is_told_where_it_would_be_split(study, caplog):
+    scans = [scan(study, i) for i in range(12)]
+    groups = ["P0", "P0"] + [f"P{i}" for i in range(2, 12)]
+    assert len(set(divide_patients(study, scans, groups))) == 12
+    assert "1 groups of the sheet have several subjects, the first S0 and S1: if a group" in caplog.text
+    caplog.clear()
+    assert len(set(divide_patients(study, scans, groups, group_by="group"))) == 11
+    divide_patients(study, scans, [f"P{i}" for i in range(12)])
+    assert "several subjects" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "told"),
+    [
+        ((0.8, 0.8, 2.985), None),
+        ((0.8, 0.8, 2.9), "resample/method to area"),
+        ((0.7, 0.7, 3.0), "crop/pixel_mm"),
+    ],
+)
+def test_crops_of_nearly_the_same_voxels_go_together(study, spacing_mm, told):
+    """Slices of 1.99 mm become 2.985 mm; a model takes them with those of 3 mm."""
+    rows = ["subject\tside\tpatient\tsex\tage\tfold"]
+    sheet = ["subject\tscan\tside\treference_right"]
+    for i in range(3):
+        hip = study / f"results/subjects/T{i}/right"
+        hip.mkdir(parents=True)
+        image = Image(np.zeros((24, 24, 8), np.int16), spacing_mm if i == 2 else (0.8, 0.8, 3.0))
+        image.array[4:10, 8:16, 2:6] = 500
+        write_roi(image, hip / "roi.h5", {"side": "right"})
+        write_image(image.with_array((image.array > 0).astype(np.uint8)), study / f"reference-{i}.nii.gz")
+        write_json({"flags": []}, hip.parent / "scan.json")
+        rows.append(f"T{i}\tright\tT{i}\t\t\t{i}")
+        sheet.append(f"T{i}\t{scan(study, i)}\tright\treference-{i}.nii.gz")
+    (study / "folds.tsv").write_text("\n".join(rows) + "\n")
+    (study / "samples.tsv").write_text("\n".join(sheet) + "\n")
+    if told:
+        with pytest.raises(
+            ModelError, match=rf"crop of T2, right has voxels .* 0.8 x 0.8 x 3 mm are .*{told}"
+        ):
+            build(study)
+        return
+    build(study)
+    with Dataset(study / "d.h5") as data:
+        assert data.spacing_mm == (0.8, 0.8, 3.0)
+        assert [hip.spacing_mm for hip in data.hips()] == [(0.8, 0.8, 3.0)] * 2 + [spacing_mm]
 
 
 RESIDENT = """

@@ -45,6 +45,12 @@ def to_int16(values: np.ndarray, label: str) -> tuple[np.ndarray, int]:
     return np.rint(values).astype(np.int16), below
 
 
+def shown_slices(ct: np.ndarray) -> tuple[int, int]:
+    """The first and the last slice, along the third axis, that show more than air; all others are padding."""
+    shown = np.flatnonzero((ct > OUTSIDE_HU).any((0, 1)))
+    return (int(shown[0]), int(shown[-1])) if len(shown) else (0, ct.shape[2] - 1)
+
+
 def not_finite(label: str, count: int) -> str:
     """The sentence for voxels that are no numbers."""
     return f"{label} has {count} voxel(s) that are NaN or infinite; export it again"

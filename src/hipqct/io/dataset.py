@@ -10,13 +10,16 @@ import numpy as np
 from hipqct.errors import ModelError
 from hipqct.io.files import replace_when_done
 
-FORMAT = 3
+FORMAT = 4
 CHUNK = (48, 48, 16)  # voxels; a patch of 96 x 96 x 32 touches some 30 of them
 
 
 @dataclass(frozen=True)
 class Hip:
-    """One labelled hip: HU (int16) and femur (bool or uint8), ``(x, y, z)``, and whose it is."""
+    """One labelled hip: HU (int16) and femur (bool or uint8), ``(x, y, z)``, and whose it is.
+
+    ``spacing_mm`` is that of its voxels, None: as the training set's.
+    """
 
     subject: str
     side: str
@@ -26,6 +29,7 @@ class Hip:
     age: float | None = None
     fold: int = 0
     patient: str = ""  # whose hips stay together, the subject unless told
+    spacing_mm: tuple[float, float, float] | None = None
 
     @property
     def name(self) -> str:
@@ -40,7 +44,7 @@ def write_dataset(hips: Iterable[Hip], path, plan: dict) -> None:
     begin from the same memory each time.
 
     Args:
-        plan: ``side`` (left: right hips stand here mirrored; both: as they are), ``spacing_mm`` of all crops
+        plan: ``side`` (left: right hips stand here mirrored; both: as they are), ``spacing_mm`` to train with
             and ``data`` (``synthetic``, or empty).
     """
     with replace_when_done(path) as temporary, h5py.File(temporary, "w") as file:
@@ -52,6 +56,7 @@ def write_dataset(hips: Iterable[Hip], path, plan: dict) -> None:
             age = np.nan if hip.age is None else float(hip.age)
             known = {"subject": hip.subject, "side": hip.side, "sex": hip.sex or "", "age": age}
             known |= {"fold": int(hip.fold), "patient": hip.patient or hip.subject}
+            known |= {"spacing_mm": [float(mm) for mm in hip.spacing_mm or plan["spacing_mm"]]}
             group.attrs.update(known)
             digest = hashlib.sha256(repr(known).encode())
             for key, array in (("ct", hip.ct.astype(np.int16)), ("mask", hip.mask.astype(np.uint8))):
@@ -93,6 +98,6 @@ class Dataset:
             if sex in (None, a["sex"]):
                 age = None if np.isnan(a["age"]) else float(a["age"])
                 arrays = (group["ct"], group["mask"])
-                known = (a["sex"], age, int(a["fold"]), a["patient"])
+                known = (a["sex"], age, int(a["fold"]), a["patient"], tuple(map(float, a["spacing_mm"])))
                 found.append(Hip(a["subject"], a["side"], *arrays, *known))
         return found

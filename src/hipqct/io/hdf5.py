@@ -27,6 +27,12 @@ def read_roi(path) -> tuple[Image, dict]:
     return _read(path, ROI)
 
 
+def read_roi_spacing(path) -> tuple[float, float, float]:
+    """The voxels (mm) of a crop by `write_roi`, read without the others; ScanError when it is none."""
+    with _open(path, ROI) as data:
+        return tuple(float(mm) for mm in data.attrs["spacing_mm"])
+
+
 def write_probability(image: Image, path, attributes: dict, disagreement: np.ndarray | None = None) -> None:
     """Write a probability map (0..1) as uint8, 255 times the probability, rounded.
 

@@ -182,6 +182,9 @@ def find_scans(folder: str | Path) -> list[dict]:
         taken.add(row["subject"].lower())
         first = first_of.setdefault(patient, row["subject"]) if patient else row["subject"]
         if first != row["subject"]:
-            notes = (row["note"], f"the same patient as {first}: give both one group")
+            notes = (
+                row["note"],
+                f"the same patient as {first}: give both one group, and train by it (train/group_by: group)",
+            )
             row["note"] = "; ".join(filter(None, notes))
     return rows

@@ -9,6 +9,7 @@ from hipqct.bone import segment_probability
 from hipqct.cohort import CHOSEN_ON_TEST, COHORTS, TEXT_COLUMNS, accuracy_table, subject_table
 from hipqct.errors import AnatomyError
 from hipqct.folds import TEST
+from hipqct.hounsfield import shown_slices
 from hipqct.image import Image
 from hipqct.io.dataset import Dataset
 from hipqct.io.models import read_model
@@ -39,9 +40,8 @@ def judge_models(
     networks = [(load_engine(plan["network"], weights, device, threads), plan) for plan, weights in models]
     rows = []
     with Dataset(dataset_path) as data:
-        voxel_mm3 = float(np.prod(data.spacing_mm))
         for hip in [hip for hip in data.hips(COHORTS[cohort]) if hip.fold == TEST]:
-            ct, reference = hip.ct[()], hip.mask[()] > 0
+            ct, reference, voxel_mm3 = hip.ct[()], hip.mask[()] > 0, float(np.prod(hip.spacing_mm))
             maps = [
                 clear_outside(predict_probability(engine, ct, plan, *windows), ct)
                 for engine, plan in networks
@@ -50,7 +50,8 @@ def judge_models(
             row["group"] = hip.patient
             flags = [SYNTHETIC] * (data.data == SYNTHETIC) + [CHOSEN_ON_TEST] * chosen_on_test
             try:
-                bone = segment_probability(Image(np.mean(maps, axis=0), data.spacing_mm))
+                probability = Image(np.mean(maps, axis=0), hip.spacing_mm)
+                bone = segment_probability(probability, *shown_slices(ct))
             except AnatomyError as error:
                 log.warning("%s: %s", hip.name, error)
                 rows.append(row | {"status": "failed", "flags": flags})
@@ -59,7 +60,7 @@ def judge_models(
             rows.append(
                 row
                 | {"status": "done", "flags": flags + bone.flags, "otsu_threshold": bone.otsu_threshold}
-                | score_masks(reference, bone.mask.array, data.spacing_mm)
+                | score_masks(reference, bone.mask.array, hip.spacing_mm)
                 | {"volume_mm3": predicted_mm3, "volume_reference_mm3": reference_mm3}
                 | {"volume_predicted_mm3": predicted_mm3}
                 | {"relative_error_percent": relative_error_percent(reference_mm3, predicted_mm3)}

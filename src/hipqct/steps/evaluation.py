@@ -13,7 +13,7 @@ from hipqct.density import (
     mean_hu,
 )
 from hipqct.errors import AnatomyError, ScanError
-from hipqct.hounsfield import OUTSIDE_HU
+from hipqct.hounsfield import shown_slices
 from hipqct.image import Image, reorient_to_lps, share_outside
 from hipqct.io.files import read_json, replace_when_done, write_json
 from hipqct.io.hdf5 import read_probability, read_roi
@@ -50,8 +50,7 @@ def threshold_bone(probability_path, resampled_path, ct_path, mask_path, mask_na
     """
     probability, attributes = read_probability(probability_path)
     resampled = read_image(resampled_path)
-    shown = np.flatnonzero((resampled.array > OUTSIDE_HU).any((0, 1)))  # other slices are padding
-    bone = segment_probability(probability, int(shown[0]), int(shown[-1]))
+    bone = segment_probability(probability, *shown_slices(resampled.array))
     if attributes.get("models_dice_min", 1.0) < LEAST_MODELS_DICE:
         bone.flags.append(MODELS_DISAGREE)
     mask = mask_on_grid(probability, bone, resampled)

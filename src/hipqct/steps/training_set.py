@@ -12,11 +12,12 @@ from hipqct.folds import TEST, age_band, assign_folds
 from hipqct.image import Image
 from hipqct.io.dataset import Hip, write_dataset
 from hipqct.io.files import read_json
-from hipqct.io.hdf5 import read_roi
+from hipqct.io.hdf5 import read_roi, read_roi_spacing
+from hipqct.io.models import SPACING_TOLERANCE
 from hipqct.io.tables import read_table, write_table
 from hipqct.phantom import SYNTHETIC
 from hipqct.resample import resample_mask_slices
-from hipqct.sheet import read_sheet
+from hipqct.sheet import Subject, read_sheet
 from hipqct.steps.evaluation import load_reference, share_outside
 
 log = logging.getLogger(__name__)
@@ -29,25 +30,21 @@ def divide_cohort(sheet_path, results_dir, folds_path, settings: dict) -> None:
     """Write folds.tsv: every hip with a reference that is not excluded, and its fold (-1: the test set).
 
     One division serves all cohorts, so that nobody tested by one model trains another. It is stratified by
-    sex and 15-year age bands; hips of one patient go together (``group_by``: the sheet's subject or group).
+    sex and 15-year age bands; hips of one patient go together (``group_by``: the sheet's subject or group),
+    and so do rows of one scan. By subject, rows that share a group are told in a warning: as the same
+    patient's they would stand in training and test.
 
     Args:
         settings: ``folds``, ``test_share``, ``seed``, ``group_by``, ``cohorts`` of the config's ``train``.
 
     Raises:
-        SheetError: too few labelled patients, a group asked for that a row lacks, or a cohort without a hip
-            in one of the parts.
+        SheetError: too few labelled patients, a group asked for that a row lacks, one scan in two groups, or
+            a cohort without a hip in one of the parts.
     """
-    rows = []
-    for subject in read_sheet(sheet_path, made_here=(Path(results_dir) / "phantoms",)):
-        patient = subject.subject if settings["group_by"] == "subject" else subject.group
-        for side in subject.sides:
-            if side in subject.reference and not subject.exclude:
-                if not patient:
-                    raise SheetError(
-                        f"{sheet_path}: {subject.subject} has no group, by which train/group_by asks"
-                    )
-                rows.append((subject.subject, side, patient, subject.sex, subject.age))
+    rows, patients = [], _find_patients(sheet_path, results_dir, settings["group_by"])
+    for subject, patient in patients:
+        sides = [side for side in subject.sides if side in subject.reference]
+        rows += [(subject.subject, side, patient, subject.sex, subject.age) for side in sides]
     table = pd.DataFrame(rows, columns=list(FOLD_COLUMNS[:-1]))
     strata = [(sex or "", age_band(age)) for *_, sex, age in rows]
     chosen = (settings["folds"], settings["test_share"], settings["seed"])
@@ -56,6 +53,35 @@ def divide_cohort(sheet_path, results_dir, folds_path, settings: dict) -> None:
         _check_parts(table, cohort, settings["folds"])
     write_table(table, folds_path)
     log.info("%d hips: %s", len(table), table["fold"].value_counts().sort_index().to_dict())
+
+
+def _find_patients(sheet_path, results_dir, group_by: str) -> list[tuple[Subject, str]]:
+    """The rows that have a reference and are not excluded, and whose each is."""
+    found, of_scan, of_group = [], {}, {}
+    for subject in read_sheet(sheet_path, made_here=(Path(results_dir) / "phantoms",)):
+        if subject.exclude or not set(subject.sides) & set(subject.reference):
+            continue
+        own = subject.subject if group_by == "subject" else subject.group
+        if not own:
+            raise SheetError(f"{sheet_path}: {subject.subject} has no group, by which train/group_by asks")
+        patient = of_scan.setdefault((subject.scan.resolve(), subject.series_uid), own)
+        if group_by == "group" and patient != own:
+            raise SheetError(
+                f"{sheet_path}: {subject.subject} and another row have the same scan, but the groups {own} "
+                f"and {patient}: give both the patient's"
+            )
+        found.append((subject, patient))
+        if subject.group:
+            of_group.setdefault(subject.group, {}).setdefault(patient)
+    apart = [patients for patients in of_group.values() if len(patients) > 1]
+    if group_by == "subject" and apart:
+        log.warning(
+            "%d groups of the sheet have several subjects, the first %s: if a group is a patient, set "
+            "train/group_by to group, else one patient may stand in training and test",
+            len(apart),
+            " and ".join([*apart[0]][:2]),
+        )
+    return found
 
 
 def _check_parts(table: pd.DataFrame, cohort: str, folds: int) -> None:
@@ -83,34 +109,48 @@ def build_dataset(folds_path, results_dir, sheet_path, dataset_path, side: str) 
     Raises:
         ScanError: a crop or a reference is unreadable, a reference is no mask of one femur, or more than a
             hundredth of it lies outside its crop.
-        ModelError: crops differ in their voxels.
+        ModelError: crops differ in their voxels by more than a hundredth.
     """
     results_dir = Path(results_dir)
-    subjects = {s.subject: s for s in read_sheet(sheet_path, made_here=(results_dir / "phantoms",))}
     table = read_table(folds_path, ("subject", "side", "patient", "sex"))
-    spacings_mm = set()
+    folders = [results_dir / "subjects" / subject for subject in table["subject"]]
+    names = [f"{row.subject}, {row.side}" for row in table.itertuples()]
+    crops = [folder / side / "roi.h5" for folder, side in zip(folders, table["side"], strict=True)]
+    spacing_mm = _common_spacing([read_roi_spacing(path) for path in crops], names)
+    subjects = {s.subject: s for s in read_sheet(sheet_path, made_here=(results_dir / "phantoms",))}
 
     def hips():
-        for row in table.itertuples():
-            roi, _ = read_roi(results_dir / "subjects" / row.subject / row.side / "roi.h5")
+        for row, path in zip(table.itertuples(), crops, strict=True):
+            roi, _ = read_roi(path)
             mask = _reference_in_crop(subjects[row.subject].reference[row.side], roi, row)
-            spacings_mm.add(tuple(round(v, 3) for v in roi.spacing_mm))
-            if len(spacings_mm) > 1:
-                raise ModelError(
-                    f"{row.subject} has voxels of {roi.spacing_mm} mm, others {sorted(spacings_mm)}: "
-                    "set crop/pixel_mm, so that all crops have the same"
-                )
             mirror = slice(None, None, -1 if side == "left" and row.side == "right" else 1)
             sex = row.sex if isinstance(row.sex, str) else ""
             age = None if np.isnan(row.age) else float(row.age)
-            known = (sex, age, int(row.fold), row.patient)
+            known = (sex, age, int(row.fold), row.patient, roi.spacing_mm)
             yield Hip(row.subject, row.side, roi.array[mirror], mask[mirror], *known)
 
-    folders = [results_dir / "subjects" / subject for subject in table["subject"]]
-    first, _ = read_roi(folders[0] / table["side"][0] / "roi.h5")
     synthetic = all(SYNTHETIC in read_json(folder / "scan.json")["flags"] for folder in folders)
-    plan = {"side": side, "spacing_mm": first.spacing_mm, "data": SYNTHETIC if synthetic else ""}
+    plan = {"side": side, "spacing_mm": spacing_mm, "data": SYNTHETIC if synthetic else ""}
     write_dataset(hips(), dataset_path, plan)
+
+
+def _common_spacing(spacings_mm: list[tuple], names: list[str]) -> tuple[float, float, float]:
+    """The crops' median voxel; ModelError where one is so much unlike it that its model would refuse it.
+
+    2-mm slices that the scanner writes as 1.99 or 2.01 mm become 2.985 or 3.015 mm: these go together.
+    """
+    found = np.array(spacings_mm)
+    median = np.median(found, axis=0)
+    unlike = np.abs(found / median - 1) > SPACING_TOLERANCE
+    if unlike.any():
+        which = int(np.flatnonzero(unlike.any(axis=1))[0])
+        this, usual = (" x ".join(f"{mm:g}" for mm in voxel) for voxel in (found[which], median))
+        same = "crop/pixel_mm" if unlike[which, :2].any() else "resample/method to area"
+        raise ModelError(
+            f"The crop of {names[which]} has voxels of {this} mm, {usual} mm are usual in this training: "
+            f"set {same}, so that all crops have the same, or exclude the hip"
+        )
+    return tuple(float(mm) for mm in median)
 
 
 def _reference_in_crop(path, roi: Image, hip) -> np.ndarray:
