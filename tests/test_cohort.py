@@ -46,7 +46,7 @@ def test_scores_are_means_and_sample_sds_per_cohort(tmp_path):
         found = {
             column: float(cell)
             for column, cell in rows[name].items()
-            if column not in ("cohort", "n", "failed")
+            if column not in ("cohort", "n", "failed", "seen_in_training")
         }
         assert found == pytest.approx(expected, rel=1e-6)
 
@@ -56,7 +56,14 @@ def test_volume_agreement_has_the_contracts_columns_and_numbers(tmp_path):
     study = aggregate(tmp_path, hips)
     row = study.table("volume_agreement")[0]
     expected = "cohort n volume_mean_mm3 volume_sd_mm3 mae_mm3 rmse_mm3 r2 r2_p re_min_percent re_max_percent"
-    assert list(row) == [*expected.split(), "bias_mm3", "loa_low_mm3", "loa_high_mm3", "failed"]
+    assert list(row) == [
+        *expected.split(),
+        "bias_mm3",
+        "loa_low_mm3",
+        "loa_high_mm3",
+        "failed",
+        "seen_in_training",
+    ]
     reference_mm3, error_percent = np.array([(hip.reference_mm3, hip.error_percent) for hip in hips]).T
     difference_mm3 = reference_mm3 * error_percent / 100
     limit_mm3 = 1.96 * difference_mm3.std(ddof=1)
@@ -406,6 +413,15 @@ def test_hips_that_failed_are_counted_beside_the_scores_they_are_missing_from(tm
         found = {row["cohort"]: (row["n"], row["failed"]) for row in study.table(table)}
         assert found == {"all": ("1", "2"), "male": ("0", "1"), "female": ("1", "1")}
     assert [row["reference"] for row in study.table("subjects")] == ["yes", "yes", "yes", "", "yes"]
+
+
+def test_hips_seen_in_training_are_counted_beside_the_scores_they_make_too_good(tmp_path):
+    hips = [Hip("A", flags=["seen_in_training"]), Hip("B"), Hip("C", sex="M")]
+    hips.append(Hip("D", flags=["seen_in_training"], error_percent=None))  # in no score
+    study = aggregate(tmp_path, hips)
+    for table in ("segmentation", "volume_agreement"):
+        found = {row["cohort"]: (row["n"], row["seen_in_training"]) for row in study.table(table)}
+        assert found == {"all": ("3", "1"), "male": ("1", "0"), "female": ("2", "1")}
 
 
 def test_a_failed_solution_is_forgotten_when_there_is_nothing_to_solve_any_more(tmp_path):

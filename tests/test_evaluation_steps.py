@@ -127,15 +127,19 @@ def test_calibrations_and_densities_of_no_femur_are_flagged(hip, tmp_path, slope
     assert read_json(path)["flags"] == flags
 
 
-@pytest.mark.parametrize(("dice", "flags"), [(0.97, []), (0.93, ["models_disagree"])])
-def test_models_that_disagree_are_flagged(hip, tmp_path, dice, flags):
+@pytest.mark.parametrize(
+    ("dice", "seen", "flags"),
+    [(0.97, False, []), (0.93, False, ["models_disagree"]), (0.97, True, ["seen_in_training"])],
+)
+def test_models_that_disagree_or_know_the_hip_are_told(hip, tmp_path, dice, seen, flags):
     probability, facts = read_probability(hip.probability)
-    write_probability(probability, tmp_path / "p.h5", facts | {"models_dice_min": dice})
+    facts |= {"models_dice_min": dice, "seen_in_training": seen}
+    write_probability(probability, tmp_path / "p.h5", facts)
     outputs = [tmp_path / name for name in ("m.nii.gz", "n.nii.gz", "bone.json")]
     threshold_bone(tmp_path / "p.h5", hip.resampled, hip.ct, *outputs)
     bone = read_json(tmp_path / "bone.json")
     assert bone["network"]["models_dice_min"] == dice
-    assert [flag for flag in bone["flags"] if flag == "models_disagree"] == flags
+    assert [flag for flag in bone["flags"] if flag in ("models_disagree", "seen_in_training")] == flags
 
 
 def test_flags_of_the_scan_are_kept(hip, tmp_path):

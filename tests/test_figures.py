@@ -67,6 +67,18 @@ def test_the_same_table_gives_the_same_bytes_whatever_the_users_style(tmp_path):
         assert (tmp_path / "a" / f"{name}.svg").read_bytes() == (tmp_path / "b" / f"{name}.svg").read_bytes()
 
 
+def test_figures_of_agreement_tell_hips_seen_in_training(tmp_path):
+    subjects = table()
+    subjects.loc[:2, "flags"] = "seen_in_training"
+    told = "3 of 12 hips were seen in training: their agreement is too good"
+    words = draw(subjects, tmp_path)
+    assert {name: told in text for name, text in words.items()} == {
+        "measures": False, "segmentation": True, "volume_agreement": True
+    }  # fmt: skip
+    assert f" {told}." in caption("segmentation", subjects)
+    assert "seen in training" not in caption("measures", subjects)
+
+
 def test_axes_carry_units_and_n(tmp_path):
     words = draw(table(12), tmp_path / "figures")
     assert set(words) == set(FIGURES)

@@ -89,6 +89,13 @@ def test_failures_stand_on_the_page_with_their_reason_escaped(tmp_path):
     assert "import_scan" in page
 
 
+def test_scores_of_hips_seen_in_training_are_told(tmp_path):
+    hips = [Hip("A", flags=["seen_in_training"]), Hip("B")]
+    page = " ".join(make_report(tmp_path, hips).split())
+    assert page.count("seen in training</th>") == 2
+    assert rows_of(page, "Segmentation")["all"][:2] == ["2", "1"]
+
+
 def test_all_well_has_no_list_of_failures(tmp_path):
     page = make_report(tmp_path, cohort(2))
     assert "<h2>Failures" not in page and "later step" not in page

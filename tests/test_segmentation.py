@@ -11,6 +11,7 @@ import pytest
 from hipqct import engine, predict
 from hipqct.errors import ModelError
 from hipqct.image import Image
+from hipqct.io.dataset import hash_crop
 from hipqct.io.hdf5 import DISAGREEMENT, read_probability, write_roi
 from hipqct.io.models import read_model, write_model
 from hipqct.network import PAPER, weight_shapes
@@ -77,6 +78,29 @@ def test_a_mirrored_right_hip_gives_the_mirrored_result(tmp_path, model_dir):
     assert facts["side"] == "right"
     np.testing.assert_array_equal(right.array, left.array[::-1])
     assert left.array.std() > 0
+
+
+@pytest.mark.parametrize("knows", ["left", "both"])
+def test_a_hip_that_a_model_was_trained_on_is_told(tmp_path, model_dir, knows):
+    """The crop as the network sees it: for a model of left hips a mirrored right one."""
+    taught = make_roi("left" if knows == "left" else "right").array
+    plan, weights = read_model(model_dir)
+    del plan["weights_sha256"]
+    taught_model = tmp_path / "taught"
+    plan |= {"side": knows, "training": {"crops_sha256": ["0" * 64, hash_crop(taught)]}}
+    write_model(taught_model, plan, weights)
+    roi = make_roi("right")
+    other = roi.with_array(roi.array.copy())
+    other.array[0, 0, 0] += 1
+    for name, image, models, seen in (
+        ("same", roi, (model_dir, taught_model), True),
+        ("other", other, (model_dir, taught_model), False),
+        ("unknown", roi, (model_dir,), False),
+    ):
+        write_roi(image, tmp_path / f"{name}.h5", {"side": "right"})
+        out = tmp_path / f"{name}-probability.h5"
+        segment_femur(tmp_path / f"{name}.h5", out, plans(*models), 8, "uniform", "as-is", "cpu", 1)
+        assert read_probability(out)[1]["seen_in_training"] == seen
 
 
 def test_a_crop_of_another_spacing_is_refused_and_leaves_no_file(tmp_path, model_dir):

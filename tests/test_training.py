@@ -8,7 +8,7 @@ import pytest
 from hipqct.cohort import accuracy_table
 from hipqct.errors import ModelError
 from hipqct.folds import TEST
-from hipqct.io.dataset import Dataset, Hip, write_dataset
+from hipqct.io.dataset import Dataset, Hip, hash_crop, write_dataset
 from hipqct.io.models import read_checkpoint, read_model
 from hipqct.io.tables import read_table
 from hipqct.network import PAPER, PRESETS
@@ -76,6 +76,7 @@ def test_a_fold_leaves_a_model_its_history_and_its_curves(tmp_path, dataset):
     assert plan["training"]["hips"] == {
         "training": ["S2_left", "S3_left", "S4_left", "S5_left"], "validation": ["S0_left", "S1_left"]
     }  # fmt: skip
+    assert plan["training"]["crops_sha256"] == sorted(hash_crop(ball(i)[0]) for i in range(6))
     rows = read_table(tmp_path / "fold-0/history.tsv")
     assert rows["epoch"].tolist() == [1, 2]
     assert rows["step"].tolist() == [2, 4]

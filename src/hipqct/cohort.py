@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from hipqct.folds import SEEN_IN_TRAINING
 from hipqct.metrics import bootstrap_interval, determination, volume_agreement
 from hipqct.phantom import SYNTHETIC
 
@@ -113,11 +114,19 @@ def count_unevaluated(subjects: pd.DataFrame, cohort: str) -> int:
     return int((tried["dice"].isna() | (tried["status"] == "failed")).sum())
 
 
-def segmentation_table(subjects: pd.DataFrame) -> pd.DataFrame:
-    """Per cohort: number of evaluated hips, mean and SD (of the sample, ddof 1) of every score.
+def _warned(hips: pd.DataFrame, subjects: pd.DataFrame, cohort: str) -> dict:
+    """What makes statistics over these hips of a cohort too good: the last columns of both tables.
 
-    ``failed``: see `count_unevaluated`.
+    ``failed``: see `count_unevaluated`; ``seen_in_training``: how many of the hips trained their own model.
     """
+    return {
+        "failed": count_unevaluated(subjects, cohort),
+        SEEN_IN_TRAINING: count_flagged(hips, SEEN_IN_TRAINING),
+    }
+
+
+def segmentation_table(subjects: pd.DataFrame) -> pd.DataFrame:
+    """Per cohort: number of evaluated hips, mean and SD (of the sample, ddof 1) of every score."""
     rows = []
     for cohort in COHORTS:
         evaluated = select(subjects, cohort).dropna(subset=["dice"])
@@ -125,22 +134,19 @@ def segmentation_table(subjects: pd.DataFrame) -> pd.DataFrame:
         for score in SCORES:
             values = evaluated[score].astype(float)
             row |= {f"{score}_mean": values.mean(), f"{score}_sd": values.std(ddof=1)}
-        rows.append(row | {"failed": count_unevaluated(subjects, cohort)})
+        rows.append(row | _warned(evaluated, subjects, cohort))
     return pd.DataFrame(rows)
 
 
 def volume_agreement_table(subjects: pd.DataFrame) -> pd.DataFrame:
-    """Per cohort: agreement of predicted with reference volumes, see `hipqct.metrics.volume_agreement`.
-
-    ``failed``: see `count_unevaluated`.
-    """
+    """Per cohort: agreement of predicted with reference volumes, see `hipqct.metrics.volume_agreement`."""
     rows = []
     for cohort in COHORTS:
         evaluated = select(subjects, cohort).dropna(subset=["volume_reference_mm3"])
         reference_mm3 = evaluated["volume_reference_mm3"].to_numpy(dtype=float)
         predicted_mm3 = evaluated["volume_predicted_mm3"].to_numpy(dtype=float)
         agreement = volume_agreement(reference_mm3, predicted_mm3)
-        rows.append({"cohort": cohort, **agreement, "failed": count_unevaluated(subjects, cohort)})
+        rows.append({"cohort": cohort, **agreement} | _warned(evaluated, subjects, cohort))
     return pd.DataFrame(rows)
 
 

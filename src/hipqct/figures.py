@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from hipqct.cohort import COHORTS, count_flagged, count_synthetic, select
+from hipqct.folds import SEEN_IN_TRAINING
 from hipqct.metrics import volume_agreement
 from hipqct.points import STYLE, by_sex, name_sexes, point_style, scatter_by_sex, spread
 from hipqct.provenance import OTHER_SETTINGS
@@ -77,7 +78,7 @@ def draw_all(subjects: pd.DataFrame, figures_dir) -> None:
             for name, (draw, of_cohort) in FIGURES.items():
                 hips = of_cohort(subjects)
                 if len(hips):
-                    _save(draw(hips), temporary / f"{name}.svg", hips)
+                    _save(draw(hips), temporary / f"{name}.svg", _notes(name, hips))
         if figures_dir.exists():
             shutil.rmtree(figures_dir)
         temporary.rename(figures_dir)
@@ -95,9 +96,16 @@ def caption(name: str, subjects: pd.DataFrame) -> str:
         notes.append(f"{others:,} of them with the flag {OTHER_SETTINGS}, made otherwise than most.")
     if name == "measures" and hips["basis"].nunique() > 1:
         notes.append("Densities in K2HPO4 and in HA stand together: they are not to be compared.")
-    if note := synthetic_note(hips):
-        notes.append(f"{note.capitalize()}.")
+    notes += [f"{note[0].upper()}{note[1:]}." for note in _notes(name, hips)]
     return " ".join(notes)
+
+
+def _notes(name: str, hips: pd.DataFrame) -> list[str]:
+    """What stands above a figure, too: it may leave the page alone."""
+    notes = [synthetic_note(hips)]
+    if name != "measures" and (seen := count_flagged(hips, SEEN_IN_TRAINING)):
+        notes.append(f"{seen:,} of {len(hips):,} hips were seen in training: their agreement is too good")
+    return [note for note in notes if note]
 
 
 def _measured(subjects: pd.DataFrame) -> pd.DataFrame:
@@ -108,10 +116,9 @@ def _evaluated(subjects: pd.DataFrame) -> pd.DataFrame:
     return select(subjects, "all").dropna(subset=["dice"])
 
 
-def _save(figure: Figure, path: Path, hips: pd.DataFrame) -> None:
-    note = synthetic_note(hips)
-    if note:
-        figure.suptitle(note, fontsize=8, color="0.35")
+def _save(figure: Figure, path: Path, notes: list[str]) -> None:
+    if notes:
+        figure.suptitle("\n".join(notes), fontsize=8, color="0.35")
     figure.savefig(path, dpi=RASTER_DPI, metadata={"Date": None, "Creator": "hipqct"})
 
 

@@ -7,6 +7,8 @@ from collections.abc import Hashable, Sequence
 from hipqct.errors import SheetError
 
 TEST = -1  # the fold of those that no training sees
+# Flag of a hip whose crop one of its models was trained or chosen on: its scores are too good.
+SEEN_IN_TRAINING = "seen_in_training"
 AGE_BAND_YEARS = 15  # ages within a band count as alike
 
 

@@ -12,6 +12,7 @@ from hipqct import __version__
 from hipqct.cohort import COHORTS, SCORES, SOLVED, TEXT_COLUMNS, TO_CUT, count_synthetic, is_synthetic, select
 from hipqct.figures import COHORT_NAMES, caption
 from hipqct.flags import flags_of_all, most_urgent_first
+from hipqct.folds import SEEN_IN_TRAINING
 from hipqct.io.tables import read_table
 from hipqct.provenance import settings_used, software_versions
 
@@ -35,6 +36,7 @@ NO_UNIT = ("", 4)
 HEADINGS = {
     "dice": "Dice",
     "failed": "not scored",
+    SEEN_IN_TRAINING: "seen in training",
     "r2": "R²",
     "r2_p": "p (correlation)",
     "exclude": "excluded for",
@@ -53,6 +55,7 @@ HIP_COLUMNS = (
     *("dice", "hausdorff95_mm", "relative_error_percent"),
 )
 MEASURES = ("volume_mm3", "integral_density_mg_cm3", "bone_mineral_content_mg", *TO_CUT)
+WARNED = ("failed", SEEN_IN_TRAINING)  # columns of hips that make statistics too good, by leaving or being in
 WRAPPED = ("flags", "exclude", "reason")  # columns of words, as many as it takes
 SMALLEST_P = 0.001
 TABLES = {
@@ -65,7 +68,8 @@ TABLES = {
         "Segmentation",
         "Mean ± SD (ddof 1) over the hips that are done and have a reference mask. HD95: 95th percentile of "
         "the Hausdorff distance; ASD: average surface distance. Not scored: hips with a reference that "
-        "failed, or whose evaluation did; means and agreement are without them.",
+        "failed, or whose evaluation did; means and agreement are without them. Seen in training: hips that "
+        "one of the models was trained or chosen on; they are in, and make scores and agreement too good.",
     ),
     "volume_agreement": (
         "Volume agreement",
@@ -141,7 +145,8 @@ def _cohort_tables(tables: dict[str, pd.DataFrame]) -> list[dict]:
         table = tables[name]
         table = table[table["n"] + table.get("failed", 0) > 0]
         if len(table):
-            counts = table[["cohort", "n", *({"failed"} & set(table))]].replace({"failed": {0: None}})
+            counts = table[["cohort", "n", *(c for c in WARNED if c in table)]]
+            counts = counts.replace({column: {0: None} for column in WARNED})
             if columns := {"measures": MEASURES, "segmentation": SCORES}.get(name):
                 table = pd.concat([counts, *(_mean_and_sd(table, column) for column in columns)], axis=1)
             else:
@@ -232,7 +237,7 @@ def _cell(column: str, value) -> str:
         return COHORT_NAMES[value]
     if isinstance(value, str):
         return value.replace(",", ", ") if column == "flags" else value
-    if column in ("n", "failed"):
+    if column in ("n", *WARNED):
         return f"{value:.0f}"
     return f"{value:z,.{_unit(column)[1]}f}".replace("-", "−")
 

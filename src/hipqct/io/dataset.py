@@ -68,6 +68,11 @@ def write_dataset(hips: Iterable[Hip], path, plan: dict) -> None:
         file.attrs["content_sha256"] = hashlib.sha256(content.encode()).hexdigest()
 
 
+def hash_crop(ct: np.ndarray) -> str:
+    """SHA-256 of a crop's HU and its shape, by which it is known again; mirrored it is another."""
+    return hashlib.sha256(repr(ct.shape).encode() + np.asarray(ct, "<i2").tobytes()).hexdigest()
+
+
 class Dataset:
     """A training set that is open for reading; use it in a ``with`` block.
 

@@ -13,6 +13,7 @@ from hipqct.density import (
     mean_hu,
 )
 from hipqct.errors import AnatomyError, ScanError
+from hipqct.folds import SEEN_IN_TRAINING
 from hipqct.hounsfield import shown_slices
 from hipqct.image import Image, reorient_to_lps, share_outside
 from hipqct.io.files import read_json, replace_when_done, write_json
@@ -41,7 +42,8 @@ def threshold_bone(probability_path, resampled_path, ct_path, mask_path, mask_na
     """Binarise a probability map and write the mask on the resampled and on the scan's own grid.
 
     Args:
-        bone_path: bone.json, with ``otsu_threshold``, ``components``, ``doubtful_share``, ``flags``, and the
+        bone_path: bone.json, with ``otsu_threshold``, ``components``, ``doubtful_share``, ``flags`` (two of
+            them of the network: ``models_disagree``, ``seen_in_training``), and the
             ``network``'s model, weights, engine, device and step.
 
     Raises:
@@ -53,6 +55,8 @@ def threshold_bone(probability_path, resampled_path, ct_path, mask_path, mask_na
     bone = segment_probability(probability, *shown_slices(resampled.array))
     if attributes.get("models_dice_min", 1.0) < LEAST_MODELS_DICE:
         bone.flags.append(MODELS_DISAGREE)
+    if attributes.get(SEEN_IN_TRAINING):
+        bone.flags.append(SEEN_IN_TRAINING)
     mask = mask_on_grid(probability, bone, resampled)
     if touches_field_edge(mask.array, resampled.array):
         bone.flags.append(FIELD_EDGE)

@@ -13,6 +13,8 @@ import numpy as np
 
 from hipqct import revisions
 from hipqct.errors import ScanError
+from hipqct.folds import SEEN_IN_TRAINING
+from hipqct.io.dataset import hash_crop
 from hipqct.io.files import hash_file, replace_when_done
 from hipqct.io.hdf5 import read_facts, read_roi, write_probability
 from hipqct.io.models import check_crop, read_model
@@ -38,7 +40,8 @@ def segment_femur(
     """Run the V-Net over a crop (roi.h5) and write the probability map (probability.h5) on the same grid.
 
     Right hips are mirrored across the sagittal plane for the network, which knows left femurs only, and the
-    result is mirrored back.
+    result is mirrored back. A crop that one of the models was trained or chosen on, voxel by voxel the same,
+    gets ``seen_in_training``.
 
     A job on a GPU then computes other hips ahead whose crops are there and whose results are not, so that
     the network is loaded once for many. Each is left beside its crop; that hip's own job takes it if crop,
@@ -94,14 +97,17 @@ def _segment(networks: list, settings: dict, roi_path: Path, probability_path: P
     roi_sha256 = hash_file(roi_path)  # before it is read: a crop that changes meanwhile then fits no result
     roi, facts = read_roi(roi_path)
     windows = (settings["step"], settings["blend"], settings["ends"])
-    maps = []
+    maps, seen = [], False
     for engine, plan in networks:
         check_crop(roi, plan, roi_path)
         mirror = slice(None, None, -1 if plan["side"] not in ("both", facts["side"]) else 1)
         left = np.ascontiguousarray(roi.array[mirror])
+        crops = plan["training"].get("crops_sha256", ())
+        seen = seen or (len(crops) > 0 and hash_crop(left) in crops)
         maps.append(clear_outside(predict_probability(engine, left, plan, *windows), left)[mirror])
     probability, disagreement, agreement = combine_models(maps)
-    made = {"side": facts["side"], "device": engine.device, "engine": engine.name} | agreement
+    made = {"side": facts["side"], "device": engine.device, "engine": engine.name, SEEN_IN_TRAINING: seen}
+    made |= agreement
     attributes = settings | made | {"roi_sha256": roi_sha256}
     write_probability(replace(roi, array=probability), probability_path, attributes, disagreement)
     log.info("Probability of %s: mean %.4f, windows %s", roi_path, float(probability.mean()), windows)

@@ -13,7 +13,7 @@ from pathlib import Path
 from hipqct import revisions
 from hipqct.errors import ModelError
 from hipqct.folds import TEST
-from hipqct.io.dataset import Dataset
+from hipqct.io.dataset import Dataset, hash_crop
 from hipqct.io.files import replace_when_done
 from hipqct.io.models import read_checkpoint, write_checkpoint, write_model
 
@@ -77,6 +77,7 @@ def train_fold(dataset_path, model_dir, cohort: str, fold: int, settings: dict, 
                 "fold": fold,
                 "selection": settings["selection"],
                 "hips": {name: [hip.name for hip in part] for name, part in parts.items()},
+                "crops_sha256": sorted(hash_crop(hip.ct[()]) for part in parts.values() for hip in part),
                 "dataset_sha256": data.sha256,
             },
         }
