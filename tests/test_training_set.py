@@ -10,9 +10,9 @@ import pytest
 
 from hipqct.errors import ModelError, ScanError, SheetError
 from hipqct.image import Image
-from hipqct.io.dataset import Dataset, Hip, write_dataset
+from hipqct.io.dataset import Dataset, Hip, hash_crop, write_dataset
 from hipqct.io.files import write_json
-from hipqct.io.hdf5 import write_roi
+from hipqct.io.hdf5 import read_roi, write_roi
 from hipqct.io.images import read_image, write_image
 from hipqct.io.tables import read_table
 from hipqct.steps.training_set import build_dataset, divide_cohort
@@ -187,6 +187,8 @@ def test_right_hips_are_turned_for_a_model_of_left_ones(study, side, first):
         )  # fmt: skip
         assert np.flatnonzero(hip.mask[()].any((1, 2)))[0] == first
         np.testing.assert_array_equal(hip.ct[()] == 500, hip.mask[()] == 1)
+        roi, _ = read_roi(study / "results/subjects/S1/right/roi.h5")
+        assert hash_crop(hip.ct[()]) == hash_crop(roi.array[:: -1 if side == "left" else 1])
 
 
 def test_a_label_map_is_refused_not_trained_on(study):
