@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from hipqct.crop import crop_roi, locate_hip
+from hipqct.crop import crop_roi, lies_on_side, locate_hip
 from hipqct.errors import AnatomyError, SheetError
 from hipqct.image import Image
 from hipqct.io.hdf5 import read_roi
@@ -63,6 +63,20 @@ def test_a_view_of_one_hip_and_the_hip_it_does_not_show(phantom):
         locate_hip(left_half, "right")
 
 
+@pytest.mark.parametrize(("first", "fat_mm"), [(66, 60), (60, 45), (48, 60)])
+def test_a_wide_view_of_one_hip_of_a_large_body_is_known_for_what_it_is(phantom, first, fat_mm):
+    """Its middle is no midline: what lies beyond is not the other hip."""
+    view = part(phantom.ct, np.s_[first:, :, :])
+    flank = np.flatnonzero((view.array > -300).any((1, 2)))[-1] - 3
+    fat = view.array[flank : flank + 1].repeat(fat_mm // 3, axis=0)
+    view = replace(view, array=np.concatenate([view.array[:flank], fat, view.array[flank:]]))
+    center_mm = locate_hip(view, "left")
+    assert share_inside(phantom.left_femur, center_mm) == 1
+    assert lies_on_side(view, center_mm, "left") and not lies_on_side(view, center_mm, "right")
+    with pytest.raises(AnatomyError, match="no right hip is seen in the scan"):
+        locate_hip(view, "right")
+
+
 def test_a_side_without_its_femur_is_refused(phantom):
     gone = ndimage.binary_dilation(phantom.left_femur.array, iterations=2)
     amputee = phantom.ct.with_array(np.where(gone, np.int16(40), phantom.ct.array))
@@ -96,6 +110,8 @@ def test_the_side_of_a_single_hip_is_never_guessed(phantom):
     view = replace(part(phantom.ct, np.s_[middle - 25 : middle + 25, :, :]), origin_mm=(0.0, 0.0, 0.0))
     with pytest.raises(AnatomyError, match="cannot be told whether it is the left one"):
         locate_hip(view, "left")
+    center_mm = view.to_world(np.array(view.shape) / 2)
+    assert lies_on_side(view, center_mm, "left") and lies_on_side(view, center_mm, "right")
 
 
 def test_a_scan_without_bone_or_body_is_refused(phantom):

@@ -21,6 +21,8 @@ REAR_SHARE = 0.84
 HIP_BONE_RADIUS_MM = 10.0
 # Adults are wider than this at the hips, two hips never fit into less.
 TWO_HIPS_MM = 240.0
+# Nor do their bones: 240-340 mm from trochanter to trochanter. One hip's reach 130 mm beyond the midline.
+TWO_HIPS_BONE_MM = 230.0
 MIDLINE_MM = 25.0  # the femur and the joint lie farther than this from the midline
 # From the outermost point of the greater trochanter to the middle of the femur between it and the head's
 # inner edge: half of the 90-115 mm of adults.
@@ -63,10 +65,9 @@ def locate_hip(ct: Image, side: str) -> np.ndarray:
     body, bone = _find_bone(coarse, step_mm)
     outward = 1 if side == "left" else -1
     first, last = _body_columns(body)
-    one_hip = (last - first + 1) * step_mm[0] < TWO_HIPS_MM
+    one_hip = _shows_one_hip(body, bone, step_mm)
     if one_hip:
-        offset_mm = _offset_from_isocentre(ct)
-        seen = _only_hip(body, bone, step_mm, offset_mm) if bone.any() else -outward
+        seen = _only_hip(body, bone, step_mm, _offset_from_isocentre(ct)) if bone.any() else -outward
         if seen != outward:
             raise AnatomyError(_unknown_side(side) if seen == 0 else _no_hip(side))
         middle = (first if outward > 0 else last) - outward * MIDLINE_MM / step_mm[0]
@@ -85,14 +86,20 @@ def locate_hip(ct: Image, side: str) -> np.ndarray:
 
 
 def lies_on_side(ct: Image, center_mm, side: str) -> bool:
-    """Whether a position lies on that side of the body's midline; where one hip is in view, any does."""
+    """Whether a position lies on that side of the body's midline.
+
+    Where one hip is in view, any position does, unless the view tells that it is the other hip.
+    """
     coarse, factors = _coarsen(ct)
     step_mm = factors * ct.spacing_mm
-    first, last = _body_columns(_find_bone(coarse, step_mm)[0])
-    if (last - first + 1) * step_mm[0] < TWO_HIPS_MM:
-        return True
+    body, bone = _find_bone(coarse, step_mm)
+    outward = 1 if side == "left" else -1
+    if _shows_one_hip(body, bone, step_mm):
+        seen = _only_hip(body, bone, step_mm, _offset_from_isocentre(ct)) if bone.any() else 0
+        return seen in (0, outward)
+    first, last = _body_columns(body)
     middle = (first + last) / 2 * factors[0] + (factors[0] - 1) / 2
-    return bool((ct.to_index(center_mm)[0] - middle) * (1 if side == "left" else -1) > 0)
+    return bool((ct.to_index(center_mm)[0] - middle) * outward > 0)
 
 
 def _no_hip(side: str) -> str:
@@ -168,6 +175,23 @@ def _offset_from_isocentre(ct: Image) -> float:
     return 0.0 if unset else (low + high) / 2
 
 
+def _side_areas(body: np.ndarray) -> tuple[float, float]:
+    """The body's area at the view's sides of low and of high x, as shares of its largest sagittal area."""
+    areas = body.sum((1, 2)) / body.sum((1, 2)).max()
+    return float(areas[0]), float(areas[-1])
+
+
+def _shows_one_hip(body: np.ndarray, bone: np.ndarray, step_mm: np.ndarray) -> bool:
+    """Whether body or bone is too narrow for two hips; a small body with skin on both sides holds both."""
+    first, last = _body_columns(body)
+    if (last - first + 1) * step_mm[0] < TWO_HIPS_MM:
+        return True
+    columns = np.flatnonzero(bone.any((1, 2)))
+    if len(columns) == 0 or max(_side_areas(body)) <= SKIN_SHARE:
+        return False
+    return bool((columns[-1] - columns[0] + 1) * step_mm[0] < TWO_HIPS_BONE_MM)
+
+
 def _only_hip(body: np.ndarray, bone: np.ndarray, step_mm: np.ndarray, offset_mm: float) -> int:
     """Which hip a view of one shows: left 1, right -1, or 0 where the signs are unclear or disagree.
 
@@ -181,12 +205,11 @@ def _only_hip(body: np.ndarray, bone: np.ndarray, step_mm: np.ndarray, offset_mm
         np.average(columns, weights=bone[:, :, part].sum((1, 2))) * step_mm[0]
         for part in (levels[:third], levels[-third:])
     )
-    areas = body.sum((1, 2)) / body.sum((1, 2)).max()
+    low, high = _side_areas(body)
     signs = [
         np.sign(offset_mm) * (abs(offset_mm) >= OFF_CENTRE_MM),
         np.sign(below - above) * (abs(below - above) >= SHAFT_TO_PELVIS_MM),
-        int(areas[0] >= CUT_SHARE and areas[-1] <= SKIN_SHARE)
-        - int(areas[-1] >= CUT_SHARE and areas[0] <= SKIN_SHARE),
+        int(low >= CUT_SHARE and high <= SKIN_SHARE) - int(high >= CUT_SHARE and low <= SKIN_SHARE),
     ]
     if 1 in signs and -1 in signs:
         return 0

@@ -6,7 +6,7 @@ those below run again for everyone. A refactor that changes no number leaves it 
 
 IMPORT_SCAN = 4
 RESAMPLE_CT = 2
-CROP_HIP = 3
+CROP_HIP = 4
 SEGMENT_FEMUR = 5
 THRESHOLD_BONE = 4
 MEASURE_VOLUME = 5
