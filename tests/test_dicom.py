@@ -372,6 +372,15 @@ def test_no_cut_goes_unnoticed(tmp_path, share):
     assert "IM0017.dcm" in header_refusal(tmp_path / "scan")
 
 
+@pytest.mark.parametrize("name", ["IM0017", "1.2.840.113.17"])
+@pytest.mark.parametrize("left", [b"", bytes(60), bytes(128) + b"DIC", bytes(5000)])
+def test_a_slice_without_a_suffix_that_a_broken_copy_left_empty_is_missed(tmp_path, name, left):
+    write_series(tmp_path / "scan")[-1].rename(tmp_path / "scan" / name)
+    assert_body(read_scan(tmp_path / "scan")[0])
+    (tmp_path / "scan" / name).write_bytes(left)
+    assert f"{name} is " in header_refusal(tmp_path / "scan")
+
+
 def test_files_without_preamble_are_read(tmp_path):
     for path in write_series(tmp_path / "scan"):
         bare = pydicom.Dataset(pydicom.dcmread(path))

@@ -76,8 +76,8 @@ class Slice:
 def read_headers(scan: Path) -> list[Header]:
     """The headers of one DICOM file, or of all those below a folder, in order of path.
 
-    Files of other kinds are passed by. An empty file, or one named ``.dcm`` that is not DICOM, raises
-    ScanError, since it may be a lost slice.
+    Files of other kinds are passed by. One named ``.dcm`` that is not DICOM, or one without a suffix that is
+    empty or begins with zeros alone, raises ScanError, since it may be a lost slice.
     """
     files = [scan] if scan.is_file() else sorted(p for p in scan.rglob("*") if p.is_file())
     headers, faults = [], []
@@ -106,8 +106,8 @@ def read_header(path: Path, scan: Path) -> Header | None:
             file.seek(0)
             has_magic = start[128:] == b"DICM"
             if not has_magic and start[:2] not in (b"\x08\x00", b"\x02\x00"):
-                if path.suffix.lower() in DICOM_SUFFIXES or not (start or path.suffix):
-                    what = "not DICOM" if start else "empty"
+                if _may_be_slice(path, start):
+                    what = ("not DICOM" if start.strip(b"\0") else "nothing but zeros") if start else "empty"
                     raise ScanError(f"{name} is {what}; copy it again or take it away")
                 return None
             dataset = pydicom.dcmread(
@@ -130,6 +130,17 @@ def read_header(path: Path, scan: Path) -> Header | None:
     if "MediaStorageDirectoryStorage" in UID(dataset.file_meta.get("MediaStorageSOPClassUID", "")).keyword:
         return None
     return Header(path, without_identity(name, dataset), dataset, fault)
+
+
+def _may_be_slice(path: Path, start: bytes) -> bool:
+    """Whether a file that is no DICOM may have been: by its suffix, or, without one, by an empty preamble.
+
+    Names end in a part of a UID at times, which is no suffix.
+    """
+    suffix = path.suffix.lower()
+    if suffix in DICOM_SUFFIXES:
+        return True
+    return not suffix.strip(".0123456789") and b"DICM".startswith(start.lstrip(b"\0"))
 
 
 def without_identity(text: str, dataset: pydicom.Dataset) -> str:
