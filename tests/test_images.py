@@ -5,6 +5,7 @@ from itertools import permutations, product
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
 from hipqct.errors import ScanError
@@ -103,14 +104,20 @@ def test_what_is_not_a_3d_image_is_refused(tmp_path):
         read_image(tmp_path / "absent.nii")
 
 
-def test_a_damaged_byte_is_found(tmp_path):
-    path = tmp_path / "image.nii.gz"
-    write_image(Image(np.random.default_rng(0).integers(0, 999, (20, 20, 20)), (1, 1, 1)), path)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 255
-    path.write_bytes(content)
-    with pytest.raises(ScanError, match=r"damaged|cannot be read"):
-        read_image(path)
+@pytest.mark.parametrize("suffix", ["nii.gz", "nrrd", "mha", "mhd", "nhdr"])
+def test_a_damaged_byte_is_found(tmp_path, suffix):
+    path = tmp_path / f"image.{suffix}"
+    picture = sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 999, (20, 20, 20), np.int16))
+    sitk.WriteImage(picture, str(path), useCompression=True)
+    packed = next((p for p in tmp_path.iterdir() if p != path), path)
+    content, random = packed.read_bytes(), np.random.default_rng(1)
+    read_image(path)
+    for at in random.integers(len(content) // 4, len(content), 20):
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << random.integers(8)
+        packed.write_bytes(damaged)
+        with pytest.raises(ScanError, match=r"damaged|cannot be read"):
+            read_image(path)
 
 
 def nifti(path, qform=None, sform=None):
@@ -149,6 +156,36 @@ def test_a_place_in_doubt_is_refused(tmp_path):
     (tmp_path / "sheared.nrrd").write_bytes(space + sheared + b"\n" + bytes(1024))
     with pytest.raises(ScanError, match=r"not perpendicular \(cosine 0\.1"):
         read_image(tmp_path / "sheared.nrrd")
+
+
+NRRD = b"NRRD0004\ntype: short\ndimension: 3\nsizes: 8 8 8\nendian: little\nencoding: raw\n"
+NRRD += b"space: left-posterior-superior\n"
+DIRECTIONS, ORIGIN = b"space directions: (1,0,0) (0,1,0) (0,0,2)\n", b"space origin: (5,6,7)\n"
+META = b"ObjectType = Image\nNDims = 3\nDimSize = 8 8 8\nElementType = MET_SHORT\nElementSpacing = 1 1 2\n"
+META += b"Offset = 5 6 7\nTransformMatrix = 1 0 0 0 1 0 0 0 1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "told"),
+    [
+        ("a.nrrd", NRRD + ORIGIN, "has no space directions, so its geometry is unknown"),
+        ("a.nrrd", NRRD + DIRECTIONS, "has no space origin, so"),
+        ("a.nrrd", NRRD + DIRECTIONS + ORIGIN + b'space units: "cm" "cm" "cm"\n', "counts lengths in cm"),
+        ("a.nrrd", NRRD + DIRECTIONS + ORIGIN + b'space units: "mm" "mm" "mm"\n', None),
+        ("a.mha", META + b"DistanceUnits = cm\n", "counts lengths in cm"),
+        ("a.mha", META + b"ElementToIntensityFunctionSlope = 2\n", "has ElementToIntensityFunctionSlope 2,"),
+        ("a.mha", META + b"ElementToIntensityFunctionOffset = x\n", "FunctionOffset x, which programs pass"),
+        ("a.mha", META + b"ElementToIntensityFunctionSlope = 1.0\nDistanceUnits = mm\n", None),
+    ],
+)
+def test_what_itk_fills_with_defaults_or_passes_over_is_refused(tmp_path, name, head, told):
+    end = b"\n" if name.endswith("nrrd") else b"ElementDataFile = LOCAL\n"
+    (tmp_path / name).write_bytes(head + end + bytes(1024))
+    if told:
+        with pytest.raises(ScanError, match=told):
+            read_image(tmp_path / name)
+    else:
+        np.testing.assert_allclose(read_image(tmp_path / name).to_world([0, 0, 1]), [5, 6, 9])
 
 
 @pytest.mark.parametrize(("unit", "name"), [("meter", "metres"), ("micron", "micrometres")])

@@ -60,7 +60,7 @@ def test_nifti_scaled_by_its_header_is_in_hu(tmp_path):
     np.testing.assert_array_equal(read_scan(tmp_path / "scan.nii")[0].array, hu)
 
 
-@pytest.mark.parametrize("scaling", [(0.0, 5.0), (1.0, np.nan)])
+@pytest.mark.parametrize("scaling", [(0.0, 5.0), (1.0, np.nan), (np.nan, 5.0), (np.inf, 5.0)])
 def test_nifti_whose_scaling_can_be_read_two_ways_is_refused(tmp_path, scaling):
     write_image(scan_image(), tmp_path / "scan.nii")
     content = bytearray((tmp_path / "scan.nii").read_bytes())

@@ -10,6 +10,7 @@ from hipqct.image import Image
 from hipqct.io.files import replace_when_done
 from hipqct.io.image_headers import read_image_header
 from hipqct.io.nifti_header import check_complete, is_nifti
+from hipqct.io.text_header import check_compressed
 
 
 def read_image(path: str | Path) -> Image:
@@ -29,6 +30,7 @@ def read_image(path: str | Path) -> Image:
             f"{path.name} is truncated or damaged, its voxels cannot be read; copy it again"
         ) from error
     voxels = sitk.GetArrayViewFromImage(picture).reshape(grid.shape[::-1])
+    check_compressed(path, voxels.nbytes)
     return grid.with_array(np.ascontiguousarray(voxels.T))
 
 

@@ -78,9 +78,11 @@ def check_forms(path: Path, affine: np.ndarray, size: tuple[int, int, int]) -> N
 
 
 def check_scaling(path: Path) -> None:
-    """Refuse scl_slope 0 (the standard: no scaling) with an intercept, which ITK adds, and half-set pairs."""
+    """Refuse a slope of 0 or none (no scaling) with an intercept, which ITK adds, and half-set pairs."""
     slope, intercept = _read_header(path)["scaling"]
-    if (slope == 0 and intercept != 0) or (np.isfinite(slope) and not np.isfinite(intercept)):
+    scaled = np.isfinite(slope) and slope != 0
+    shifted = np.isfinite(intercept) and intercept != 0
+    if (shifted and not scaled) or (np.isfinite(slope) and not np.isfinite(intercept)):
         raise ScanError(
             f"{path.name} has scl_slope {slope:g} and scl_inter {intercept:g}, which programs read "
             "differently; export it again"
