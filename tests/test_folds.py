@@ -39,6 +39,9 @@ def test_the_order_of_the_sheet_does_not_matter_and_the_seed_does():
     turned = dict(zip(patients[::-1], assign_folds(patients[::-1], strata[::-1], 5, 0.2, 1), strict=True))
     other = dict(zip(patients, assign_folds(patients, strata, 5, 0.2, 2), strict=True))
     assert first == turned != other
+    twice, bands = [f"P{i // 2}" for i in range(80)], [("F", 2 + i % 2) for i in range(80)]  # at 44 and at 46
+    first = dict(zip(twice, assign_folds(twice, bands, 5, 0.2, 1), strict=True))
+    assert first == dict(zip(twice[::-1], assign_folds(twice[::-1], bands[::-1], 5, 0.2, 1), strict=True))
 
 
 def test_too_few_patients_are_refused_with_the_way_out():

@@ -1,5 +1,6 @@
 """The training set is built from references that are checked as evaluation checks them."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from hipqct.errors import ModelError, ScanError, SheetError
 from hipqct.image import Image
 from hipqct.io.dataset import Dataset, Hip, hash_crop, write_dataset
+from hipqct.io.dicom_series import uid_key
 from hipqct.io.files import write_json
 from hipqct.io.hdf5 import read_roi, write_roi
 from hipqct.io.images import read_image, write_image
@@ -41,6 +43,7 @@ def scan(study, i) -> str:
     return f"scan-{i}.nii.gz"
 
 
+KEY = uid_key("1.2.3")
 SETTINGS = {"folds": 2, "test_share": 0.2, "seed": 1, "group_by": "subject", "cohorts": ["all"]}
 
 
@@ -70,25 +73,55 @@ def test_cohorts_that_cannot_be_trained_or_tested_are_told_at_once(study):
         divide(SETTINGS | {"test_share": 0.03})
 
 
-def divide_patients(study, scans, groups, **settings) -> list[str]:
-    """Whose each row's hip is, by a division of a sheet with these scans and groups."""
+def divide_patients(study, scans, groups, series=None, turned=False, name="S{}", **settings) -> list[str]:
+    """Whose each row's hip is, by a division of a sheet with these scans, groups and series."""
+    cells = zip(scans, groups, series or [""] * len(scans), strict=True)
     rows = [
-        f"S{i}\t{s}\tright\treference.nii.gz\t{g}" for i, (s, g) in enumerate(zip(scans, groups, strict=True))
+        f"{name.format(i)}\t{s}\tright\treference.nii.gz\t{g}\t{uid}" for i, (s, g, uid) in enumerate(cells)
     ]
-    header = "subject\tscan\tside\treference_right\tgroup"
-    (study / "samples.tsv").write_text("\n".join([header, *rows]) + "\n")
+    header = "subject\tscan\tside\treference_right\tgroup\tseries_uid"
+    (study / "samples.tsv").write_text("\n".join([header, *rows[:: -1 if turned else 1]]) + "\n")
     divide_cohort(study / "samples.tsv", study / "results", study / "folds.tsv", SETTINGS | settings)
-    return read_table(study / "folds.tsv", ("patient",))["patient"].tolist()
+    return read_table(study / "folds.tsv", ("patient",)).sort_values("subject")["patient"].tolist()
 
 
 def test_rows_of_one_scan_are_one_patient(study):
     scans = [scan(study, i // 2) for i in range(12)]
     found = divide_patients(study, scans, [""] * 12)
-    assert found == [f"S{2 * (i // 2)}" for i in range(12)]
+    assert found == [min(f"S{i - i % 2}", f"S{i - i % 2 + 1}") for i in sorted(range(12), key=str)]
+    folds = read_table(study / "folds.tsv").set_index("subject")["fold"]
+    divide_patients(study, scans, [""] * 12, turned=True)
+    assert folds.to_dict() == read_table(study / "folds.tsv").set_index("subject")["fold"].to_dict()
     groups = [f"P{i // 2}" for i in range(12)]
-    assert divide_patients(study, scans, groups, group_by="group") == groups
-    with pytest.raises(SheetError, match="S1 and another row have the same scan, but the groups P1 and P0"):
+    found = divide_patients(study, scans, groups, group_by="group")
+    assert found == [groups[i] for i in sorted(range(12), key=str)]
+    with pytest.raises(SheetError, match="S1 and another row have the same scan, but the groups P0 and P1"):
         divide_patients(study, scans, [f"P{i}" for i in range(12)], group_by="group")
+
+
+@pytest.mark.parametrize(
+    ("pair", "one"), [(("", "1.2.3"), True), (("1.2.3", KEY), True), (("1.2.3", "1.2.4"), False)]
+)
+def test_a_series_is_known_by_each_of_its_names(study, pair, one):
+    """Empty: the rules choose, and may choose the other row's."""
+    names = [f"S{i:02d}" for i in range(12)]
+    scans = [scan(study, i // 2) for i in range(12)]
+    found = divide_patients(study, scans, [""] * 12, [pair[i % 2] for i in range(12)], name="S{:02d}")
+    assert found == ([names[i - i % 2] for i in range(12)] if one else names)
+
+
+@pytest.mark.parametrize("what", ["series", "crop, voxel for voxel"])
+def test_one_hip_under_two_names_is_refused(study, what):
+    for name in ("S2", "S3"):
+        shutil.copytree(study / "results/subjects/S1", study / f"results/subjects/{name}")
+        if what == "series":
+            write_json({"flags": [], "series": "abc"}, study / f"results/subjects/{name}/scan.json")
+    rows = "".join(f"{name}\tright\t{name}\t\t\t3\n" for name in ("S2", "S3"))
+    (study / "folds.tsv").write_text("subject\tside\tpatient\tsex\tage\tfold\n" + rows)
+    row = f"\t{scan(study, 0)}\tright\treference.nii.gz\n"
+    (study / "samples.tsv").write_text(f"subject\tscan\tside\treference_right\nS2{row}S3{row}")
+    with pytest.raises(SheetError, match=f"S2, right and S3, right have the same {what}, and stand for two"):
+        build(study)
 
 
 def test_a_group_of_several_subjects_is_told_where_it_would_be_split(study, caplog):
@@ -118,7 +151,7 @@ def test_crops_of_nearly_the_same_voxels_go_together(study, spacing_mm, told):
         hip = study / f"results/subjects/T{i}/right"
         hip.mkdir(parents=True)
         image = Image(np.zeros((24, 24, 8), np.int16), spacing_mm if i == 2 else (0.8, 0.8, 3.0))
-        image.array[4:10, 8:16, 2:6] = 500
+        image.array[4:10, 8:16, 2:6] = 500 + i
         write_roi(image, hip / "roi.h5", {"side": "right"})
         write_image(image.with_array((image.array > 0).astype(np.uint8)), study / f"reference-{i}.nii.gz")
         write_json({"flags": []}, hip.parent / "scan.json")

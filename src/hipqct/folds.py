@@ -28,7 +28,7 @@ def assign_folds(
 
     Args:
         patients: whose each hip is.
-        strata: what to balance, for each hip; a patient counts in the stratum of the first of its hips.
+        strata: what to balance, for each hip; a patient counts in one stratum, whatever the hips' order.
 
     Returns:
         A fold for every hip, in order.
@@ -36,12 +36,12 @@ def assign_folds(
     Raises:
         SheetError: fewer patients than folds and test set need.
     """
-    first_stratum = {}
+    of_patient = defaultdict(set)
     for patient, stratum in zip(patients, strata, strict=True):
-        first_stratum.setdefault(patient, stratum)
+        of_patient[patient].add(stratum)
     of_stratum = defaultdict(list)
-    for patient, stratum in first_stratum.items():
-        of_stratum[stratum].append(patient)
+    for patient, found in of_patient.items():
+        of_stratum[min(found, key=repr)].append(patient)
     order = [
         patient
         for stratum in sorted(of_stratum, key=repr)

@@ -5,6 +5,7 @@ import difflib
 import math
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,6 +64,22 @@ class Subject:
     basis: str | None = None
     group: str = ""
     center_mm: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+
+
+def scan_keys(subjects: Sequence[Subject]) -> list[tuple]:
+    """What tells each row's scan: rows with equal keys have one scan, or may have.
+
+    A series may stand as its UID or as the key of it in scan.json; where one row of a folder leaves the
+    choice to the rules, every other row may name the series they choose.
+    """
+    from hipqct.io.dicom_series import uid_key
+
+    named = [
+        (subject.scan.resolve(), uid_key(uid) if "." in (uid := subject.series_uid or "") else uid)
+        for subject in subjects
+    ]
+    chosen = {scan for scan, key in named if not key}
+    return [(scan, "" if scan in chosen else key) for scan, key in named]
 
 
 class _Row:

@@ -6,7 +6,7 @@ from hipqct.density import is_usual_calibration
 from hipqct.errors import ScanError
 from hipqct.io.image_headers import read_image_header
 from hipqct.io.scans import check_scan
-from hipqct.sheet import Subject
+from hipqct.sheet import Subject, scan_keys
 
 
 def check_subjects(subjects: Iterable[Subject]) -> Iterator[tuple[Subject, list[tuple[str, str]]]]:
@@ -15,13 +15,13 @@ def check_subjects(subjects: Iterable[Subject]) -> Iterator[tuple[Subject, list[
     Severities: ``error`` (the run will refuse it), ``warning``, ``excluded``, ``phantom`` (the workflow will
     make the scan) and ``ok``.
     """
-    first_with = {}
-    for subject in subjects:
+    subjects, first_with = list(subjects), {}
+    for subject, scan in zip(subjects, scan_keys(subjects), strict=True):
         if subject.exclude:
             yield subject, [("excluded", subject.exclude)]
             continue
         findings = [*_scan_findings(subject), *_reference_findings(subject)]
-        first = first_with.setdefault((subject.scan, subject.series_uid), subject.subject)
+        first = first_with.setdefault(scan, subject.subject)
         if first != subject.subject:
             findings.append(("warning", f"the same scan as {first}: it counts twice"))
         if subject.slope is not None and not is_usual_calibration(subject.slope, subject.intercept):

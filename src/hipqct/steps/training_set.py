@@ -1,6 +1,7 @@
 """From labelled hips to what a training reads: their folds, and one HDF5 file."""
 
 import logging
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,14 @@ from hipqct.cohort import COHORTS
 from hipqct.errors import ModelError, ScanError, SheetError
 from hipqct.folds import TEST, age_band, assign_folds
 from hipqct.image import Image
-from hipqct.io.dataset import Hip, write_dataset
+from hipqct.io.dataset import Hip, hash_crop, write_dataset
 from hipqct.io.files import read_json
 from hipqct.io.hdf5 import read_roi, read_roi_spacing
 from hipqct.io.models import SPACING_TOLERANCE
 from hipqct.io.tables import read_table, write_table
 from hipqct.phantom import SYNTHETIC
 from hipqct.resample import resample_mask_slices
-from hipqct.sheet import Subject, read_sheet
+from hipqct.sheet import Subject, read_sheet, scan_keys
 from hipqct.steps.evaluation import load_reference, share_outside
 
 log = logging.getLogger(__name__)
@@ -57,31 +58,36 @@ def divide_cohort(sheet_path, results_dir, folds_path, settings: dict) -> None:
 
 def _find_patients(sheet_path, results_dir, group_by: str) -> list[tuple[Subject, str]]:
     """The rows that have a reference and are not excluded, and whose each is."""
-    found, of_scan, of_group = [], {}, {}
-    for subject in read_sheet(sheet_path, made_here=(Path(results_dir) / "phantoms",)):
-        if subject.exclude or not set(subject.sides) & set(subject.reference):
-            continue
+    subjects = [
+        subject
+        for subject in read_sheet(sheet_path, made_here=(Path(results_dir) / "phantoms",))
+        if not subject.exclude and set(subject.sides) & set(subject.reference)
+    ]
+    of_scan, of_group = defaultdict(list), defaultdict(set)
+    scans = scan_keys(subjects)
+    for subject, scan in zip(subjects, scans, strict=True):
         own = subject.subject if group_by == "subject" else subject.group
         if not own:
             raise SheetError(f"{sheet_path}: {subject.subject} has no group, by which train/group_by asks")
-        patient = of_scan.setdefault((subject.scan.resolve(), subject.series_uid), own)
-        if group_by == "group" and patient != own:
+        of_scan[scan].append(own)
+        if group_by == "group" and len(two := sorted(set(of_scan[scan]))) > 1:
             raise SheetError(
-                f"{sheet_path}: {subject.subject} and another row have the same scan, but the groups {own} "
-                f"and {patient}: give both the patient's"
+                f"{sheet_path}: {subject.subject} and another row have the same scan, but the groups "
+                f"{' and '.join(two)}: give both the patient's (or, if it is a folder of several patients, "
+                "every row its series_uid)"
             )
-        found.append((subject, patient))
-        if subject.group:
-            of_group.setdefault(subject.group, {}).setdefault(patient)
-    apart = [patients for patients in of_group.values() if len(patients) > 1]
+    patients = [min(of_scan[scan]) for scan in scans]
+    for subject, patient in zip(subjects, patients, strict=True):
+        of_group[subject.group].add(patient)
+    apart = [sorted(found) for group, found in of_group.items() if group and len(found) > 1]
     if group_by == "subject" and apart:
         log.warning(
             "%d groups of the sheet have several subjects, the first %s: if a group is a patient, set "
             "train/group_by to group, else one patient may stand in training and test",
             len(apart),
-            " and ".join([*apart[0]][:2]),
+            " and ".join(apart[0][:2]),
         )
-    return found
+    return list(zip(subjects, patients, strict=True))
 
 
 def _check_parts(table: pd.DataFrame, cohort: str, folds: int) -> None:
@@ -110,18 +116,27 @@ def build_dataset(folds_path, results_dir, sheet_path, dataset_path, side: str) 
         ScanError: a crop or a reference is unreadable, a reference is no mask of one femur, or more than a
             hundredth of it lies outside its crop.
         ModelError: crops differ in their voxels by more than a hundredth.
+        SheetError: two patients have the same series, or the same crop.
     """
     results_dir = Path(results_dir)
     table = read_table(folds_path, ("subject", "side", "patient", "sex"))
     folders = [results_dir / "subjects" / subject for subject in table["subject"]]
     names = [f"{row.subject}, {row.side}" for row in table.itertuples()]
     crops = [folder / side / "roi.h5" for folder, side in zip(folders, table["side"], strict=True)]
+    facts = [read_json(folder / "scan.json") for folder in folders]
+    _keep_apart(
+        [(scan.get("series"), names[i], table["patient"][i]) for i, scan in enumerate(facts)], "series"
+    )
     spacing_mm = _common_spacing([read_roi_spacing(path) for path in crops], names)
     subjects = {s.subject: s for s in read_sheet(sheet_path, made_here=(results_dir / "phantoms",))}
 
+    seen = []
+
     def hips():
-        for row, path in zip(table.itertuples(), crops, strict=True):
+        for row, name, path in zip(table.itertuples(), names, crops, strict=True):
             roi, _ = read_roi(path)
+            seen.append((hash_crop(roi.array), name, row.patient))
+            _keep_apart(seen, "crop, voxel for voxel")
             mask = _reference_in_crop(subjects[row.subject].reference[row.side], roi, row)
             mirror = slice(None, None, -1 if side == "left" and row.side == "right" else 1)
             sex = row.sex if isinstance(row.sex, str) else ""
@@ -129,9 +144,21 @@ def build_dataset(folds_path, results_dir, sheet_path, dataset_path, side: str) 
             known = (sex, age, int(row.fold), row.patient, roi.spacing_mm)
             yield Hip(row.subject, row.side, roi.array[mirror], mask[mirror], *known)
 
-    synthetic = all(SYNTHETIC in read_json(folder / "scan.json")["flags"] for folder in folders)
+    synthetic = all(SYNTHETIC in scan["flags"] for scan in facts)
     plan = {"side": side, "spacing_mm": spacing_mm, "data": SYNTHETIC if synthetic else ""}
     write_dataset(hips(), dataset_path, plan)
+
+
+def _keep_apart(seen: list[tuple], what: str) -> None:
+    """Refuse two patients with the same thing: one scan under two names would stand in training and test."""
+    first_with = {}
+    for key, name, patient in seen:
+        first, other = first_with.setdefault(key, (name, patient)) if key else (name, patient)
+        if other != patient:
+            raise SheetError(
+                f"The hips {first} and {name} have the same {what}, and stand for two patients: exclude one, "
+                "or give both rows one group and set train/group_by to group"
+            )
 
 
 def _common_spacing(spacings_mm: list[tuple], names: list[str]) -> tuple[float, float, float]:
