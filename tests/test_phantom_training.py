@@ -164,6 +164,37 @@ def test_the_bounds_of_hu_rise(tmp_path):
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [
+        ({"learning_rate": 1e-6, "final_learning_rate": 1e-5}, "final_learning_rate, 1e-05, must not exceed"),
+        ({"patch": (20, 24, 8)}, "a patch's sides must be multiples of 8, .* got 20 x 24 x 8"),
+    ],
+)
+def test_a_rising_rate_and_a_patch_that_cannot_be_halved_are_refused(tmp_path, choices, told):
+    with pytest.raises(ModelError, match=told):
+        train_on_phantoms(tmp_path / "m", 1, 1, choices=choices)
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_model_that_goes_on_says_what_its_first_weights_have_seen(tmp_path, caplog):
+    """A patient's model refined on phantoms knows its patients all the same."""
+    before = {"data": "", "crops_sha256": ["a" * 64], "training_seeds": [5]}
+    recipe = Recipe(clip_hu=(-1000.0, 3000.0))
+    weights = random_weights(COMPACT)
+    plan = {**recipe.plan(), "name": "first", "network": COMPACT, "training": before}
+    write_model(tmp_path / "first", plan, weights)
+    write_crops(tmp_path / "m", 16)
+    choices = {"patch": (16, 16, 8), "steps": 1, "batch": 1, "window": (16, 16, 8)}
+    train_on_phantoms(tmp_path / "m", 1, 1, choices=choices, first_model_dir=tmp_path / "first")
+    told = read_model(tmp_path / "m")[0]["training"]
+    assert (told["data"], told["crops_sha256"]) == ("", ["a" * 64])
+    assert told["training_seeds"] == [5, TRAIN_SEEDS[0]]
+    assert told["first_model_sha256"] == read_model(tmp_path / "first")[0]["weights_sha256"]
+    assert "first model's normalisation was {'clip_hu': [-1000.0, 3000.0]}, now it is" in caplog.text
+    assert "pixel_mm" not in caplog.text
+
+
 def test_dropout_is_a_share(tmp_path, monkeypatch):
     monkeypatch.setattr(phantom_training, "build_crops", None)
     with pytest.raises(ModelError, match="of the features cannot be dropped: choose 0"):

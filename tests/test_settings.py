@@ -85,6 +85,11 @@ def test_a_fault_is_told_by_its_key(section, key, value, words):
         ("train", {"clip_hu": [100, 100]}, "train/clip_hu"),
         (
             "train",
+            {"learning_rate": 1e-5},
+            "train/final_learning_rate: 0.0001 must not exceed train/learning",
+        ),
+        (
+            "train",
             {"augmentation": {"scale": [0.5, 0, 1]}},
             "train/augmentation/scale: 0 to 1 must rise and lie",
         ),

@@ -81,6 +81,11 @@ def _faults_between_keys(config: dict) -> list[str]:
         unknown.append(f"train/precision: {error}")
     if train["clip_hu"][0] >= train["clip_hu"][1]:
         unknown.append(f"train/clip_hu: {train['clip_hu']} must rise: the HU that become 0, then those for 1")
+    if train["final_learning_rate"] > train["learning_rate"]:
+        unknown.append(
+            f"train/final_learning_rate: {train['final_learning_rate']:g} must not exceed "
+            f"train/learning_rate, {train['learning_rate']:g}"
+        )
     unknown += _augmentation_faults(train["augmentation"], train["side"])
     try:
         complete_options(mesh)

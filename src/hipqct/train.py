@@ -267,7 +267,10 @@ def _train_epoch(model, feed: BatchFeed, recipe: Recipe, steps: range, verbose: 
         model.reset_metrics()
         sums += [float(value) for value in model.train_on_batch(*feed.next())]
         if not np.isfinite(sums).all():
-            raise ModelError(f"the loss is no number any more at step {step}: lower train/learning_rate")
+            raise ModelError(
+                f"the loss is no number any more at step {step}: lower train/learning_rate, and "
+                "train/final_learning_rate to it or below"
+            )
         if verbose:
             bar.update(count, [("loss", sums[0] / count), ("dice", sums[1] / count)])
     loss, dice_mean = (float(value) for value in sums / len(steps))

@@ -83,14 +83,24 @@ def train_on_phantoms(
     Raises:
         ModelError: the minutes are over before the phantoms are made, none of them gave a crop, a first model
             is missing or has more filters, the backend does not take the precision, dropout
-            is no share, or clip_hu does not rise.
+            is no share, clip_hu does not rise, the learning rate would, or the patch cannot be halved.
     """
     choices = choices or {}
     low_hu, high_hu = choices.get("clip_hu", (0, 1))
     if not low_hu < high_hu:
         raise ModelError(f"clip_hu must rise, got {low_hu:g} and {high_hu:g}")
+    first_rate, last_rate = (choices.get(key) for key in ("learning_rate", "final_learning_rate"))
+    if None not in (first_rate, last_rate) and last_rate > first_rate:
+        raise ModelError(f"final_learning_rate, {last_rate:g}, must not exceed learning_rate, {first_rate:g}")
     check_precision(choices.get("precision", "float32"), backend)
-    network, first_weights = dict(PRESETS[preset]), None
+    network, first_plan, first_weights = dict(PRESETS[preset]), None, None
+    halved = 2 ** (len(network["filters"]) - 1)
+    patch = choices.get("patch", ())
+    if any(n % halved for n in patch):
+        size = " x ".join(map(str, patch))
+        raise ModelError(
+            f"a patch's sides must be multiples of {halved}, which the network halves, got {size}"
+        )
     if dropout is not None:
         if not 0 <= dropout < 1:
             raise ModelError(f"a share of {dropout} of the features cannot be dropped: choose 0 to below 1")
@@ -131,9 +141,29 @@ def train_on_phantoms(
             "name": model_dir.name,
             "training": {"data": SYNTHETIC, **seeds, "dataset_sha256": data.sha256},
         }
+        if first_plan:
+            facts["training"] |= _inherit(first_plan, seeds)
+            _tell_differences(first_plan, recipe)
         left_minutes = (end_s - time.monotonic()) / 60
         arguments = (None, left_minutes, first_weights, True, piece_mb, kernel_dtype, threads)
         train_model(crops, model_dir, recipe, facts, *arguments)
+
+
+def _inherit(first_plan: dict, seeds: dict[str, list[int]]) -> dict:
+    """What a model that goes on from another's weights must say of what they have seen."""
+    before = first_plan["training"]
+    seen = {name: sorted({*own, *before.get(name, ())}) for name, own in seeds.items()}
+    known = {"crops_sha256": before["crops_sha256"]} if "crops_sha256" in before else {}
+    data = SYNTHETIC if before.get("data") == SYNTHETIC else ""
+    return seen | known | {"data": data, "first_model_sha256": first_plan["weights_sha256"]}
+
+
+def _tell_differences(first_plan: dict, recipe) -> None:
+    """Warn where the first model was made for other input than it is trained on now."""
+    now = recipe.plan()
+    for key in ("side", "pixel_mm", "slice_mm", "normalisation"):
+        if first_plan[key] != now[key]:
+            log.warning("The first model's %s was %s, now it is %s", key, first_plan[key], now[key])
 
 
 def _read_hip(path: Path, part: int) -> Hip:
