@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cohort_factory import Results, cohort
+from cohort_factory import Hip, Results, cohort
 from conftest import ROOT
 from dicom_factory import write_series
 
@@ -220,3 +220,17 @@ def test_the_summary_names_the_mean_dice_and_the_files(tmp_path, capsys):
     assert "3 hips done, 0 hips failed, 0 hips excluded" in out
     assert "mean Dice of 3 hips: 0.98" in out
     assert f"{study.cohort}/report.html" in out
+    assert "failed:" not in out and "seen in training" not in out
+
+
+def test_the_summary_tells_what_makes_the_mean_too_good(tmp_path, capsys):
+    hips = [Hip("A", flags=["seen_in_training"]), Hip("B"), Hip("C"), Hip("D")]
+    study = Results(tmp_path, hips)
+    study.fail("evaluate_mask", "C.left", "The reference is empty.")
+    study.fail("draw_qc", "D.left", "No room.")
+    aggregate_cohort(study.sheet, study.results, study.cohort, states={})
+    _, out, _ = run(capsys, "summary", "--results", study.results)
+    assert "of 2 hips that are done a later step failed: see" in out
+    assert "mean Dice of 3 hips" in out
+    assert "1 hips with a reference have no score" in out
+    assert "1 of them were seen in training: the mean is too good" in out

@@ -196,17 +196,25 @@ def print_summary(options) -> None:
     """`hipqct summary`: the mean Dice and where tables, pictures and report are."""
     from hipqct.cohort import TEXT_COLUMNS, is_synthetic
     from hipqct.errors import SheetError
+    from hipqct.folds import SEEN_IN_TRAINING
     from hipqct.io.tables import read_table
+    from hipqct.report import count_hips
 
     cohort = options.results / "cohort"
     if not (cohort / "subjects.tsv").exists():
         raise SheetError(f"there are no tables in {cohort}; run snakemake first")
     subjects = read_table(cohort / "subjects.tsv", TEXT_COLUMNS)
     agreement = read_table(cohort / "segmentation.tsv").set_index("cohort").loc["all"]
-    counts = subjects["status"].value_counts()
-    print(", ".join(f"{counts.get(status, 0)} hips {status}" for status in ("done", "failed", "excluded")))
+    counts = count_hips(subjects, read_table(cohort / "failures.tsv", TEXT_COLUMNS))
+    print(", ".join(f"{counts[status]} hips {status}" for status in ("done", "failed", "excluded")))
+    if counts["later"]:
+        print(f"of {counts['later']} hips that are done a later step failed: see {cohort}/failures.tsv")
     if agreement["n"]:
         kind = " synthetic" if is_synthetic(subjects) else ""
         print(f"mean Dice of {agreement['n']:.0f}{kind} hips: {agreement['dice_mean']:.4f}")
+    if agreement["failed"]:
+        print(f"{agreement['failed']:.0f} hips with a reference have no score: they or their scoring failed")
+    if agreement[SEEN_IN_TRAINING]:
+        print(f"{agreement[SEEN_IN_TRAINING]:.0f} of them were seen in training: the mean is too good")
     print(f"tables    {cohort}/*.tsv\nfigures   {cohort}/figures/*.svg\nreport    {cohort}/report.html")
     print(f"pictures  {options.results}/subjects/*/*/qc.png\nmeshes    {options.results}/subjects/*/*/mesh/")
