@@ -99,6 +99,27 @@ def test_the_run_knows_better_than_times_what_it_did_not_get_to(study):
     assert gap.step == "resample_ct" and "not made again" in gap.reason and gap.stale
 
 
+@pytest.mark.parametrize(
+    ("before", "failed"), [("import_scan", "resample_ct"), ("threshold_bone", "measure_volume")]
+)
+def test_a_group_that_failed_is_named_by_the_step_that_did(study, before, failed):
+    """Snakemake removes what the group's other steps had made."""
+    step = next(step for step in CHAIN if step.name == before)
+    name = "A.left" if "{side}" in step.output else "A"
+    states = {(before, "A", "left" if "{side}" in step.output else ""): False}
+    log = study.results / "logs" / before / f"{name}.log"
+    study.path("A", "left", step.output).unlink()
+    study.fail(failed, name, "odd slices")
+    assert find_gap(study.results, "A", "left", states=states).step == before  # that never began
+    log.parent.mkdir(parents=True)
+    log.touch()
+    record = failure_record(study.results / "logs" / failed / f"{name}.log")
+    os.utime(record, (log.stat().st_mtime + 1,) * 2)
+    assert find_gap(study.results, "A", "left", states=states) == Gap(failed, "odd slices", stale=True)
+    os.utime(record, (log.stat().st_mtime - 1,) * 2)  # of an older run: this time the first step was killed
+    assert find_gap(study.results, "A", "left", states=states).step == before
+
+
 def test_a_failure_lies_beside_its_log():
     assert str(failure_record("logs/crop_hip/A.left.log")) == "logs/crop_hip/A.left.failed.json"
 

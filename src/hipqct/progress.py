@@ -110,8 +110,23 @@ def find_gap(
             record = failure_record(results_dir / "logs" / name / f"{subject}.log")
             if record.exists():
                 return Gap(name, read_json(record)["reason"], stale=True)
-    gaps = [gap for step in steps if (gap := _gap(results_dir, step, subject, side, states))]
-    return next((gap for gap in gaps if gap.stale), gaps[0] if gaps else None)
+    found = [(step, gap) for step in steps if (gap := _gap(results_dir, step, subject, side, states))]
+    for i, (step, gap) in enumerate(found):
+        later = [after for after, _ in found[i + 1 :]]
+        if gap.stale and not _was_undone(results_dir, step, later, subject, side):
+            return gap
+    return found[0][1] if found else None
+
+
+def _was_undone(results_dir: Path, step: Step, later: list[Step], subject: str, side: str) -> bool:
+    """Whether a step was done, and its files went with those of a later step of its group, which failed."""
+    log_path = _log_path(results_dir, step, subject, side)
+    output = results_dir / "subjects" / subject / step.output.format(side=side)
+    if output.exists() or failure_record(log_path).exists() or not log_path.exists():
+        return False
+    records = [failure_record(_log_path(results_dir, each, subject, side)) for each in later]
+    begun_s = log_path.stat().st_mtime
+    return any(record.exists() and record.stat().st_mtime >= begun_s for record in records)
 
 
 def _gap(results_dir: Path, step: Step, subject: str, side: str, states: JobStates | None) -> Gap | None:

@@ -28,7 +28,7 @@ def test_every_rule_that_the_slurm_profile_names_exists_and_is_in_one_group(rule
 
 def test_steps_that_can_fail_alone_are_in_no_group():
     """A group fails as a whole: one hip would take the other with it, a mesh its mask."""
-    alone = {"crop_hip", "segment_femur", "export_mesh", "solve_mesh", "evaluate_mask"}
+    alone = {"crop_hip", "segment_femur", "export_mesh", "solve_mesh", "evaluate_mask", "draw_qc"}
     assert alone.isdisjoint(entry.split("=")[0] for entry in SLURM["groups"])
 
 
