@@ -80,6 +80,37 @@ def test_bad_header(folder, header, expected):
     assert expected in faults(write(folder, "A\tscan", header=header))
 
 
+def test_a_path_that_cannot_be_looked_at_is_a_fault_of_its_cell(folder, monkeypatch):
+    text = faults(write(folder, "A\t~nobody-of-this-name/scan", "B\tscans/{G}/ref.nii.gz"))
+    assert "line 2, scan: '~nobody-of-this-name/scan': there is no such user; write the path out" in text
+    assert "line 3, scan: 'scans/{G}/ref.nii.gz': Snakemake reads {G} as a wildcard; rename it" in text
+
+    def exists(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", exists)
+    assert "line 2, scan: 'scan': cannot be read (Permission denied); correct" in faults(
+        write(folder, "A\tscan")
+    )
+
+
+def test_a_name_that_means_nothing_is_no_group(folder):
+    header = "subject\tscan\tgroup"
+    assert "line 2, group: 'NA': give a name, or leave it empty" in faults(
+        write(folder, "A\tscan\tNA", header=header)
+    )
+    assert read_sheet(write(folder, "A\tscan\tN1", header=header))[0].group == "N1"
+
+
+def test_a_row_that_looks_like_a_comment_is_not_dropped(folder):
+    path = write(folder, "#7\tA\tscan", "8\tB\tscan", header="group\tsubject\tscan")
+    assert "line 2: a line that starts with # is a comment, and this one has cells" in faults(path)
+    path = write(folder, "# two groups", "8\tB\tscan", header="group\tsubject\tscan")
+    assert [subject.subject for subject in read_sheet(path)] == ["B"]
+    path = write(folder, "#A\tscan", "B\tscan")
+    assert [subject.subject for subject in read_sheet(path)] == ["B"]
+
+
 def test_sheet_without_rows_or_file(folder):
     assert "no subjects stand below the header" in faults(write(folder))
     assert "no such sample sheet" in faults(folder / "nowhere.tsv")
@@ -130,7 +161,7 @@ def test_scan_may_be_missing_only_where_the_workflow_makes_it_or_it_is_excluded(
     assert read_sheet(excluded)[0].exclude == "motion"
 
 
-@pytest.mark.parametrize("cell", ["0", "1", "no", "NA", "FALSE", "-"])
+@pytest.mark.parametrize("cell", ["0", "1", "0.0", "no", "NA", "#N/A", "FALSE", "-"])
 def test_what_is_no_reason_excludes_nobody(folder, cell):
     path = write(folder, f"A\tscan\t{cell}", header="subject\tscan\texclude")
     assert "exclude: " in faults(path) and "give a reason in words" in faults(path)

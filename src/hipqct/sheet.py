@@ -2,8 +2,6 @@
 
 import csv
 import difflib
-import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +10,7 @@ from pathlib import Path
 import hipqct
 from hipqct.density import BASES, SLOPE_RANGE
 from hipqct.errors import SheetError
+from hipqct.sheet_row import Row
 
 SIDES = {"left": ("left",), "right": ("right",), "both": ("left", "right")}
 COLUMNS = (
@@ -39,8 +38,6 @@ DEMO = Path(hipqct.__file__).resolve().parents[2] / "resources" / "demo" / "phan
 DEMO_FILES = ("ct.nii.gz", "left_femur.nii.gz", "right_femur.nii.gz", "dicom")
 INTERCEPT_RANGE_MG_CM3 = (-500.0, 500.0)
 AGE_RANGE_YEARS = (0.0, 120.0)
-# What other programs write for an empty cell, or for yes and no.
-NO_REASON = ("0", "1", "no", "yes", "n", "y", "na", "n/a", "nan", "none", "null", "false", "true", "-", ".")
 
 
 @dataclass(frozen=True)
@@ -82,79 +79,6 @@ def scan_keys(subjects: Sequence[Subject]) -> list[tuple]:
     return [(scan, "" if scan in chosen else key) for scan, key in named]
 
 
-class _Row:
-    """The cells of one line, and the faults found while reading them."""
-
-    def __init__(self, line: int, cells: dict[str, str], folder: Path):
-        self.line, self.cells, self.folder = line, cells, folder
-        self.faults: list[str] = []
-
-    def fault(self, column: str, text: str):
-        self.faults.append(f"line {self.line}, {column}: {text}")
-
-    def text(self, column: str) -> str | None:
-        return self.cells.get(column) or None
-
-    def number(self, column: str, limits: tuple[float, float], unit: str) -> float | None:
-        text = self.text(column)
-        if text is None:
-            return None
-        try:
-            value = float(text)
-        except ValueError:
-            self.fault(column, f"{text!r}: give a number in {unit}, with a point for decimals")
-            return None
-        if not limits[0] <= value <= limits[1]:
-            self.fault(column, f"{text}: must be between {limits[0]:g} and {limits[1]:g} {unit}")
-        return value
-
-    def choice(self, column: str, choices: tuple[str, ...]) -> str | None:
-        text = self.text(column)
-        if text is not None and text not in choices:
-            self.fault(column, f"{text!r}: use {', '.join(choices[:-1])} or {choices[-1]}")
-            return None
-        return text
-
-    def path(self, column: str, made_here: tuple[Path, ...]) -> Path | None:
-        """A path relative to the sheet; it must exist unless the workflow itself makes it."""
-        text = self.text(column)
-        if text is None:
-            return None
-        path = Path(text).expanduser()
-        if not path.is_absolute():
-            path = Path(os.path.relpath(_without_dots(self.folder / path)))
-        real = path.resolve()
-        if not path.exists() and not any(real.is_relative_to(made) for made in made_here):
-            self.fault(column, f"{text!r}: there is no such file or folder ({real}); correct the path")
-        return path
-
-    def reason(self, column: str) -> str | None:
-        """A cell of words."""
-        text = self.text(column)
-        if text and text.lower() in NO_REASON:
-            self.fault(column, f"{text!r}: give a reason in words, or leave it empty to run the subject")
-        return text
-
-    def point(self, column: str) -> tuple[float, float, float] | None:
-        text = self.text(column)
-        if text is None:
-            return None
-        try:
-            x, y, z = (float(part) for part in text.split(","))
-            if not all(map(math.isfinite, (x, y, z))):
-                raise ValueError
-        except ValueError:
-            self.fault(column, f"{text!r}: give x,y,z in LPS millimetres, such as 92.5,-10,640")
-            return None
-        return x, y, z
-
-
-def _without_dots(path: Path) -> Path:
-    """A path without ``..``, unless that leads elsewhere: behind a link, ``..`` is the target's parent."""
-    short = Path(os.path.normpath(path))
-    return short if short.resolve() == path.resolve() else path.resolve()
-
-
 def demo_files(phantoms_dir) -> list[Path]:
     """What the workflow makes of the demo's phantoms: their scans and masks below ``phantoms_dir``.
 
@@ -192,7 +116,7 @@ def read_sheet(path, made_here: tuple[Path, ...] = ()) -> list[Subject]:
                 f"line {line}: {len(cells)} cells under {len(header)} columns; remove the extra tabs"
             )
             continue
-        row = _Row(line, dict(zip(header, cells, strict=False)), path.parent)
+        row = Row(line, dict(zip(header, cells, strict=False)), path.parent)
         subject = _read_subject(row, made_here)
         first = seen.setdefault(subject.subject.lower(), line)
         if first != line:
@@ -223,6 +147,16 @@ def _read_cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         ) from None
     rows = []
     for number, line in enumerate(text.splitlines(), start=1):
+        if (
+            rows
+            and rows[0][1][0] != "subject"
+            and line.startswith("#")
+            and line.count("\t") >= len(REQUIRED) - 1
+        ):
+            raise SheetError(
+                f"{path}, line {number}: a line that starts with # is a comment, and this one has cells; put "
+                "the column subject first, or remove the line"
+            )
         if line.strip() and not line.lstrip().startswith("#"):
             if line.count('"') % 2:
                 raise SheetError(f'{path}, line {number}: a quotation mark (") is not closed; remove it')
@@ -249,7 +183,7 @@ def _check_header(header: list[str]) -> list[str]:
     return faults
 
 
-def _read_subject(row: _Row, made_here: tuple[Path, ...]) -> Subject:
+def _read_subject(row: Row, made_here: tuple[Path, ...]) -> Subject:
     name = row.text("subject") or ""
     if not SUBJECT.fullmatch(name):
         row.fault("subject", f"{name!r}: use letters, digits, _ and - only, at least one")
@@ -281,6 +215,6 @@ def _read_subject(row: _Row, made_here: tuple[Path, ...]) -> Subject:
         slope=slope,
         intercept=intercept,
         basis=row.choice("basis", BASES),
-        group=row.text("group") or "",
+        group=row.word("group"),
         center_mm={side: point for side, point in centers.items() if point},
     )
