@@ -108,6 +108,31 @@ def planned(study, *arguments: str) -> dict[str, int]:
     }
 
 
+def test_a_corrected_sheet_counts_though_its_time_is_old(study):
+    """As of a copy that kept its time, or one that was ready before the run ended."""
+    sheet = study.folder / "config/samples.tsv"
+    text = sheet.read_text()
+    of_cohort = dict.fromkeys(("aggregate_cohort", "draw_figures", "write_report", "all"), 1)
+    for corrected, jobs in ((text.replace("\tF\t70", "\tM\t70"), of_cohort), (text, {})):
+        sheet.write_text(corrected)
+        os.utime(sheet, (1e9, 1e9))
+        assert planned(study) == jobs
+
+
+def test_a_clusters_job_does_not_mind_another_subjects_scan_that_was_moved(study):
+    """It reads the sheet anew; the run itself does mind."""
+    scan = study.folder / "scans/S004/ct.nii.gz"
+    target = "results/subjects/S001/left/volume.json"
+    as_job = ("--mode", "remote", "--target-jobs", "measure_volume:subject=S001,side=left")
+    scan.rename(scan.with_name("moved.nii.gz"))
+    try:
+        job = study.run(target, "--dry-run", *as_job, "--allowed-rules", "measure_volume")
+        assert job.returncode == 0, job.stderr[-3000:]
+        assert study.run(target, "--dry-run").returncode != 0
+    finally:
+        scan.with_name("moved.nii.gz").rename(scan)
+
+
 def test_what_was_removed_is_made_again(study):
     removed = ["probability.h5", "roi.h5", "mask_native.nii.gz", "mesh/hex.inp", "../scan.json"]
     contents = {name: study.path("S001", name).read_bytes() for name in removed}

@@ -1,6 +1,13 @@
 """From all hips to the cohort's tables, figures and report."""
 
 
+# Seconds each; and whether there is CalculiX is asked where the run is planned: a cluster's nodes may differ.
+localrules:
+    aggregate_cohort,
+    draw_figures,
+    write_report,
+
+
 rule aggregate_cohort:
     input:
         sheet=config["samples"],
@@ -28,6 +35,7 @@ rule aggregate_cohort:
         mem_mb=2000,
     params:
         solving=SOLVING,
+        rows=of_sheet("sex", "age", "group", "exclude"),
         revision=revisions.AGGREGATE_COHORT,
     message:
         "Write the cohort's tables."

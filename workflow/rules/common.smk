@@ -1,5 +1,6 @@
 """What all rules share: the checked configuration and the sample sheet."""
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ from hipqct import revisions
 from hipqct.errors import SheetError
 from hipqct.io.laws import LAWS_FOLDER, law_files
 from hipqct.settings import check_bases, check_settings
-from hipqct.sheet import demo_files, read_sheet
+from hipqct.sheet import demo_files, read_sheet, scan_keys
 from hipqct.smk import (
     find_models,
     finish_cohort,
@@ -24,10 +25,13 @@ PROJECT = Path(workflow.basedir)
 
 try:
     check_settings(config, PROJECT / "workflow/schemas/config.schema.yaml")
-    # The demo's scans are made by the rules of demo.smk and need not exist yet.
+    # The demo's scans are made by the rules of demo.smk and need not exist yet. A job on a cluster, which reads
+    # the sheet anew, is not kept from its own subject by a scan of another that was moved meanwhile.
+    MADE_HERE = (
+        demo_files("results/phantoms") if workflow.is_main_process else [Path("/")]
+    )
     SUBJECTS = {
-        subject.subject: subject
-        for subject in read_sheet(config["samples"], demo_files("results/phantoms"))
+        subject.subject: subject for subject in read_sheet(config["samples"], MADE_HERE)
     }
     check_bases(SUBJECTS.values(), config["mesh"])
     MODELS = find_models(
@@ -64,6 +68,33 @@ def row(wildcards):
 def from_sheet(column):
     """Look a column of the sheet up for a job's subject."""
     return lambda wildcards: getattr(row(wildcards), column)
+
+
+def of_sheet(*columns):
+    """A hash of these cells of all rows, and of who has references, as a param.
+
+    Times do not tell: a sheet that was copied with its time is older than what it changes.
+    """
+    cells = [
+        [s.subject, s.sides, sorted(s.reference), *(getattr(s, c) for c in columns)]
+        for s in SUBJECTS.values()
+    ]
+    return hashlib.sha256(repr(cells).encode()).hexdigest()
+
+
+def same_scans():
+    """For every row the first row with the same scan: who is one patient."""
+    first = {}
+    keys = scan_keys(list(SUBJECTS.values()))
+    return [first.setdefault(key, name) for key, name in zip(keys, SUBJECTS)]
+
+
+def plan_hash(model):
+    """A hash of a model's plan.json, which names its weights; None for one that training here writes."""
+    plan = model / "plan.json"
+    if model.is_relative_to("results/training") or not plan.exists():
+        return None
+    return hashlib.sha256(plan.read_bytes()).hexdigest()
 
 
 def calibration_basis(wildcards):

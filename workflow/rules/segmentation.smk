@@ -22,6 +22,7 @@ rule segment_femur:
     params:
         windows=[config["segment"][key] for key in ("step", "blend", "ends")],
         device=config["segment"]["device"],
+        models=[plan_hash(model) for model in MODELS],
         revision=revisions.SEGMENT_FEMUR,
     message:
         "Segment the {wildcards.side} femur of {wildcards.subject}."

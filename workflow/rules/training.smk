@@ -25,6 +25,8 @@ rule divide_cohort:
         settings={
             k: TRAIN[k] for k in ("folds", "test_share", "seed", "group_by", "cohorts")
         },
+        rows=of_sheet("sex", "age", "group", "exclude"),
+        scans=lambda wildcards: same_scans(),
         revision=revisions.DIVIDE_COHORT,
     message:
         "Divide the labelled hips into folds and a test set."
