@@ -177,17 +177,17 @@ def test_a_rising_rate_and_a_patch_that_cannot_be_halved_are_refused(tmp_path, c
     assert not (tmp_path / "m").exists()
 
 
-def test_a_model_that_goes_on_says_what_its_first_weights_have_seen(tmp_path, caplog):
+def test_a_model_that_goes_on_says_what_its_first_weights_have_seen(tmp_path, monkeypatch, caplog):
     """A patient's model refined on phantoms knows its patients all the same."""
+    given = {}
+    monkeypatch.setattr(phantom_training, "train_model", lambda *args, **_: given.update(args[3]))
     before = {"data": "", "crops_sha256": ["a" * 64], "training_seeds": [5]}
     recipe = Recipe(clip_hu=(-1000.0, 3000.0))
-    weights = random_weights(COMPACT)
     plan = {**recipe.plan(), "name": "first", "network": COMPACT, "training": before}
-    write_model(tmp_path / "first", plan, weights)
+    write_model(tmp_path / "first", plan, random_weights(COMPACT))
     write_crops(tmp_path / "m", 16)
-    choices = {"patch": (16, 16, 8), "steps": 1, "batch": 1, "window": (16, 16, 8)}
-    train_on_phantoms(tmp_path / "m", 1, 1, choices=choices, first_model_dir=tmp_path / "first")
-    told = read_model(tmp_path / "m")[0]["training"]
+    train_on_phantoms(tmp_path / "m", 1, 1, first_model_dir=tmp_path / "first")
+    told = given["training"]
     assert (told["data"], told["crops_sha256"]) == ("", ["a" * 64])
     assert told["training_seeds"] == [5, TRAIN_SEEDS[0]]
     assert told["first_model_sha256"] == read_model(tmp_path / "first")[0]["weights_sha256"]
