@@ -212,9 +212,9 @@ def print_summary(options) -> None:
     if agreement["n"]:
         kind = " synthetic" if is_synthetic(subjects) else ""
         print(f"mean Dice of {agreement['n']:.0f}{kind} hips: {agreement['dice_mean']:.4f}")
-    if agreement["failed"]:
-        print(f"{agreement['failed']:.0f} hips with a reference have no score: they or their scoring failed")
     if agreement[SEEN_IN_TRAINING]:
         print(f"{agreement[SEEN_IN_TRAINING]:.0f} of them were seen in training: the mean is too good")
+    if agreement["failed"]:
+        print(f"{agreement['failed']:.0f} hips with a reference have no score: they or their scoring failed")
     print(f"tables    {cohort}/*.tsv\nfigures   {cohort}/figures/*.svg\nreport    {cohort}/report.html")
     print(f"pictures  {options.results}/subjects/*/*/qc.png\nmeshes    {options.results}/subjects/*/*/mesh/")

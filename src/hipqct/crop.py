@@ -65,9 +65,11 @@ def locate_hip(ct: Image, side: str) -> np.ndarray:
     body, bone = _find_bone(coarse, step_mm)
     outward = 1 if side == "left" else -1
     first, last = _body_columns(body)
+    if not bone.any():
+        raise AnatomyError(_no_hip(side))
     one_hip = _shows_one_hip(body, bone, step_mm)
     if one_hip:
-        seen = _only_hip(body, bone, step_mm, _offset_from_isocentre(ct)) if bone.any() else -outward
+        seen = _only_hip(body, bone, step_mm, _offset_from_isocentre(ct))
         if seen != outward:
             raise AnatomyError(_unknown_side(side) if seen == 0 else _no_hip(side))
         middle = (first if outward > 0 else last) - outward * MIDLINE_MM / step_mm[0]
@@ -86,17 +88,13 @@ def locate_hip(ct: Image, side: str) -> np.ndarray:
 
 
 def lies_on_side(ct: Image, center_mm, side: str) -> bool:
-    """Whether a position lies on that side of the body's midline.
-
-    Where one hip is in view, any position does, unless the view tells that it is the other hip.
-    """
+    """Whether a position lies on that side of the midline; any does in a view that may be of that hip."""
     coarse, factors = _coarsen(ct)
     step_mm = factors * ct.spacing_mm
     body, bone = _find_bone(coarse, step_mm)
     outward = 1 if side == "left" else -1
     if _shows_one_hip(body, bone, step_mm):
-        seen = _only_hip(body, bone, step_mm, _offset_from_isocentre(ct)) if bone.any() else 0
-        return seen in (0, outward)
+        return _only_hip(body, bone, step_mm, _offset_from_isocentre(ct)) in (0, outward)
     first, last = _body_columns(body)
     middle = (first + last) / 2 * factors[0] + (factors[0] - 1) / 2
     return bool((ct.to_index(center_mm)[0] - middle) * outward > 0)
@@ -187,9 +185,8 @@ def _shows_one_hip(body: np.ndarray, bone: np.ndarray, step_mm: np.ndarray) -> b
     if (last - first + 1) * step_mm[0] < TWO_HIPS_MM:
         return True
     columns = np.flatnonzero(bone.any((1, 2)))
-    if len(columns) == 0 or max(_side_areas(body)) <= SKIN_SHARE:
-        return False
-    return bool((columns[-1] - columns[0] + 1) * step_mm[0] < TWO_HIPS_BONE_MM)
+    narrow = len(columns) > 0 and (columns[-1] - columns[0] + 1) * step_mm[0] < TWO_HIPS_BONE_MM
+    return bool(narrow and max(_side_areas(body)) > SKIN_SHARE)
 
 
 def _only_hip(body: np.ndarray, bone: np.ndarray, step_mm: np.ndarray, offset_mm: float) -> int:
@@ -199,6 +196,8 @@ def _only_hip(body: np.ndarray, bone: np.ndarray, step_mm: np.ndarray, offset_mm
     pelvis above; the body is cut by the view's border inwards and ends in skin outwards.
     """
     levels = np.flatnonzero(bone.any((0, 1)))
+    if len(levels) == 0:
+        return 0
     third = max(1, len(levels) // 3)
     columns = np.arange(bone.shape[0])
     below, above = (

@@ -124,19 +124,17 @@ def build_dataset(folds_path, results_dir, sheet_path, dataset_path, side: str) 
     names = [f"{row.subject}, {row.side}" for row in table.itertuples()]
     crops = [folder / side / "roi.h5" for folder, side in zip(folders, table["side"], strict=True)]
     facts = [read_json(folder / "scan.json") for folder in folders]
-    _keep_apart(
-        [(scan.get("series"), names[i], table["patient"][i]) for i, scan in enumerate(facts)], "series"
-    )
+    first_with_series, first_with_crop = {}, {}
+    for scan, name, patient in zip(facts, names, table["patient"], strict=True):
+        if series := scan.get("series"):
+            _keep_apart(first_with_series, series, name, patient, "series")
     spacing_mm = _common_spacing([read_roi_spacing(path) for path in crops], names)
     subjects = {s.subject: s for s in read_sheet(sheet_path, made_here=(results_dir / "phantoms",))}
-
-    seen = []
 
     def hips():
         for row, name, path in zip(table.itertuples(), names, crops, strict=True):
             roi, _ = read_roi(path)
-            seen.append((hash_crop(roi.array), name, row.patient))
-            _keep_apart(seen, "crop, voxel for voxel")
+            _keep_apart(first_with_crop, hash_crop(roi.array), name, row.patient, "crop, voxel for voxel")
             mask = _reference_in_crop(subjects[row.subject].reference[row.side], roi, row)
             mirror = slice(None, None, -1 if side == "left" and row.side == "right" else 1)
             sex = row.sex if isinstance(row.sex, str) else ""
@@ -149,16 +147,14 @@ def build_dataset(folds_path, results_dir, sheet_path, dataset_path, side: str) 
     write_dataset(hips(), dataset_path, plan)
 
 
-def _keep_apart(seen: list[tuple], what: str) -> None:
+def _keep_apart(first_with: dict, key: str, name: str, patient: str, what: str) -> None:
     """Refuse two patients with the same thing: one scan under two names would stand in training and test."""
-    first_with = {}
-    for key, name, patient in seen:
-        first, other = first_with.setdefault(key, (name, patient)) if key else (name, patient)
-        if other != patient:
-            raise SheetError(
-                f"The hips {first} and {name} have the same {what}, and stand for two patients: exclude one, "
-                "or give both rows one group and set train/group_by to group"
-            )
+    first, other = first_with.setdefault(key, (name, patient))
+    if other != patient:
+        raise SheetError(
+            f"The hips {first} and {name} have the same {what}, and stand for two patients: exclude one, "
+            "or give both rows one group and set train/group_by to group"
+        )
 
 
 def _common_spacing(spacings_mm: list[tuple], names: list[str]) -> tuple[float, float, float]:
