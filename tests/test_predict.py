@@ -133,8 +133,8 @@ class Counting:
     def __init__(self, function):
         self.function, self.shapes = function, []
 
-    def engine(self) -> Engine:
-        return make_engine(self.predict)
+    def engine(self, batch=1) -> Engine:
+        return make_engine(self.predict, batch)
 
     def predict(self, windows):
         self.shapes += [window.shape for window in windows]
@@ -202,10 +202,23 @@ def test_the_whole_plane_is_surveyed_where_next_to_nothing_lies_in_the_usual_pla
     assert {*counted.beside(WIDE)} == {(128, 96, 8), (56, 32, 8)}
 
 
-@pytest.mark.parametrize(("windows", "step"), [(1, 1), (9, 1), (10, 3), (15, 3), (16, 5), (22, 7), (64, 7)])
-def test_adaptive_windows_begin_with_an_odd_step_and_three_steps_at_least(windows, step):
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_window_computed_alone_looks_round_what_is_seen_within_it(batch):
+    """A broad head above a narrow shaft; windows computed together are all as large as the region."""
+    ct = bone_ct()
+    ct[40:72, 30:62, 6:14] = 1500
+    counted = Counting(soft_step)
+    probability = predict_probability(counted.engine(batch), ct, PLAN, "adaptive")
+    wanted = predict_probability(make_engine(soft_step), ct, PLAN, 1)
+    np.testing.assert_allclose(probability, wanted, atol=2e-4)  # what it gives soft tissue, here and there 0
+    assert {*counted.beside(WIDE)} == {(64, 72, 8)} | ({(56, 64, 8)} if batch == 1 else set())
+
+
+@pytest.mark.parametrize(
+    ("windows", "step"), [(1, 1), (4, 1), (5, 3), (10, 3), (11, 5), (16, 5), (17, 7), (64, 7)]
+)
+def test_adaptive_windows_begin_with_an_odd_step(windows, step):
     assert first_step(windows) == step
-    assert step == 1 or len(range(0, windows, step)) >= 4
 
 
 def predict_contradictions(ct: np.ndarray) -> tuple[np.ndarray, Counting]:

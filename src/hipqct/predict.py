@@ -25,7 +25,7 @@ LEAST_SEEN = 0.01  # share of the voxels surveyed; a proximal femur takes four t
 SEEN, MARGIN_PIXELS = 0.1, 16
 LEAST_PIECE = 0.05  # smaller pieces, as shares of the largest, are not looked at: the mask keeps one body
 # Odd: the network halves its windows three times, so its answer depends on their start modulo 8.
-LARGEST_STEP, FEWEST_STEPS = 7, 3
+LARGEST_STEP, FEW_STEPS = 7, 3
 # More of the mask than this expected to change under all windows (as 1 - Dice), and they are all computed.
 DOUBT = 0.002
 # Voxels whose mean lies more standard errors than this from 0.5 will not change sides.
@@ -123,11 +123,12 @@ def clear_outside(probability: np.ndarray, ct: np.ndarray) -> np.ndarray:
 def adapt_windows(engine: Engine, padded: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The mean over windows of step 1 from a fraction of them, and from all of them where that leaves doubt.
 
-    A survey of windows end to end finds where the femur may be (`survey_femur`). Only there, 16 pixels round
-    it, every seventh window, or more of few, is computed and joins the survey's (see `first_step`). How the
-    windows scatter tells how much of the mask the others would change (systematic sampling taken as random,
-    which overestimates). Where that is more than `DOUBT`, the whole plane is surveyed, unless it was, and all
-    windows are computed round what is seen there. Outside, the survey stands, and 0 where it did not look.
+    A survey of windows end to end finds where the femur may be (`survey_femur`). Every seventh window, or
+    more of few (`first_step`), is computed 16 pixels round what the survey saw within it, and joins the
+    survey's. How the windows scatter tells how much of the mask the others would change (systematic sampling
+    taken as random, which overestimates). Where that is more than `DOUBT`, the whole plane is surveyed,
+    unless it was, and all windows are computed round what is seen there. A window gives 0 where it did not
+    look; where none but the survey's came, the survey stands, and 0 where that did not look.
 
     Args:
         padded: normalised, in plane a multiple of 8.
@@ -150,12 +151,11 @@ def adapt_windows(engine: Engine, padded: np.ndarray, weights: np.ndarray) -> np
         held = np.flatnonzero(seen.any(axis=(0, 1)))
         near = [z for z in every if z <= held[-1] and z + slices > held[0]]
         votes.region = _around(seen)
-        votes.cast(near if all_of_them else [*near[:: first_step(len(near))], near[-1]])
+        votes.cast(near if all_of_them else [*near[:: first_step(len(near))], near[-1]], seen)
         result[votes.region] = mean = votes.mean()
         change = votes.expected_change(sorted({*near, *ends}))
-        log.info(
-            "%s windows of %s x %s pixels, expected change %.5f", len(votes.starts), *mean.shape[:2], change
-        )
+        size = " x ".join(map(str, mean.shape[:2]))
+        log.info("%s windows within %s pixels, expected change %.5f", len(votes.starts), size, change)
         if change <= DOUBT:
             break
     return result
@@ -189,9 +189,9 @@ def survey_femur(
 
 
 def first_step(windows: int) -> int:
-    """The widest odd step, up to 7, that divides so many windows into three steps at least; else 1."""
-    step = min(LARGEST_STEP, max(1, (windows - 1) // FEWEST_STEPS))
-    return step if step % 2 else step - 1
+    """The narrowest odd step that goes from the first of so many windows to the last in three; 7 at most."""
+    step = min(LARGEST_STEP, max(1, -(-(windows - 1) // FEW_STEPS)))
+    return step if step % 2 else step + 1
 
 
 def _whole(stack: np.ndarray) -> tuple[slice, slice]:
@@ -230,18 +230,24 @@ class Votes:
         self.weight, self.count = np.zeros((2, self.stack.shape[2]), np.float32)
         self.starts = set()
 
-    def cast(self, starts: list[int]) -> None:
-        """Compute the windows that start at these slices and were not cast yet."""
-        slices = len(self.weights)
+    def cast(self, starts: list[int], seen: np.ndarray | None = None) -> None:
+        """Compute the windows that start at these slices and were not cast yet.
+
+        Where voxels ``seen`` are given, a window computed alone looks only round those within it, and its
+        probability elsewhere is 0. Windows computed together are of one size, the region's.
+        """
+        slices, batch = len(self.weights), self.engine.batch
         starts = sorted({*starts} - self.starts)
-        stack, total, squares = (a[self.region] for a in (self.stack, self.total, self.squares))
-        for first in range(0, len(starts), self.engine.batch):
-            chunk = starts[first : first + self.engine.batch]
-            windows = np.stack([stack[:, :, z : z + slices] for z in chunk])
+        for first in range(0, len(starts), batch):
+            chunk, region = starts[first : first + batch], self.region
+            if seen is not None and batch == 1:
+                within = seen[:, :, chunk[0] : chunk[0] + slices]
+                region = _around(within) if within.any() else region
+            windows = np.stack([self.stack[region][:, :, z : z + slices] for z in chunk])
             for z, probability in zip(chunk, self.engine.predict_windows(windows), strict=True):
                 held = slice(z, z + slices)
-                total[:, :, held] += self.weights * probability
-                squares[:, :, held] += self.weights * probability**2
+                self.total[region][:, :, held] += self.weights * probability
+                self.squares[region][:, :, held] += self.weights * probability**2
                 self.weight[held] += self.weights
                 self.count[held] += 1
         self.starts.update(starts)

@@ -7,7 +7,7 @@ those below run again for everyone. A refactor that changes no number leaves it 
 IMPORT_SCAN = 5
 RESAMPLE_CT = 2
 CROP_HIP = 4
-SEGMENT_FEMUR = 5
+SEGMENT_FEMUR = 6
 THRESHOLD_BONE = 4
 MEASURE_VOLUME = 5
 EVALUATE_MASK = 3
