@@ -7,7 +7,15 @@ import pytest
 
 from hipqct.errors import ModelError
 from hipqct.image import Image
-from hipqct.io.models import check_crop, read_model, read_plan, read_weights, write_model, write_weights
+from hipqct.io.models import (
+    check_crop,
+    check_crop_settings,
+    read_model,
+    read_plan,
+    read_weights,
+    write_model,
+    write_weights,
+)
 from hipqct.network import PAPER, weight_shapes
 
 TINY = PAPER | {"filters": [2, 3, 4, 5], "batch_norm": True}
@@ -128,3 +136,21 @@ def test_a_crop_of_another_size_is_refused():
         ModelError, match=rf"roi.h5 is {x} x {y - 8} pixels .* needs {x} x {y}: set crop/pixels"
     ):
         check_crop(Image(np.zeros((x, y - 8, 8)), (0.8, 0.8, 3.0)), PLAN, "roi.h5")
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ((32, 0.8, 3.0), None),
+        ((32, None, 3.0), None),  # raw pixels: each crop tells its own
+        ((32, 0.9, 3.0), "crop/pixel_mm is 0.9, not 0.8 as the model"),
+        ((64, 0.8, 2.0), "crop/pixels is 64, not 32, resample/slice_mm is 2, not 3 as the model"),
+    ],
+)
+def test_settings_of_crops_are_compared_with_the_model(tmp_path, settings, fault):
+    write_model(tmp_path, PLAN, random_weights(PLAN["network"]))
+    if fault is None:
+        check_crop_settings(tmp_path, *settings)
+        return
+    with pytest.raises(ModelError, match=fault):
+        check_crop_settings(tmp_path, *settings)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from hipqct.errors import SheetError
-from hipqct.sheet import demo_files, read_sheet
+from hipqct.sheet import demo_files, first_rows, read_sheet, sheet_hash
 
 
 @pytest.fixture
@@ -199,3 +199,19 @@ def test_a_series_is_named_by_its_uid_or_by_its_hash_in_scan_json(folder, series
     header = "subject\tscan\tseries_uid"
     assert read_sheet(write(folder, f"A\tscan\t{series_uid}", header=header))[0].series_uid == series_uid
     assert "give a DICOM UID" in faults(write(folder, "A\tscan\tseries 3", header=header))
+
+
+def test_rows_with_one_scan_are_one_patient_by_the_first(folder):
+    (folder / "other").mkdir()
+    subjects = read_sheet(write(folder, "B\tscan", "A\tother", "C\tscan"))
+    assert first_rows(subjects) == ["B", "A", "B"]
+
+
+def test_the_hash_of_a_sheet_tells_its_cells_not_its_times(folder):
+    def hash_of(*lines):
+        return sheet_hash(read_sheet(write(folder, *lines)), ("sex", "age"))
+
+    before = hash_of("A\tscan\tF\t67\tleft\t0.8\t0")
+    assert hash_of("A\tscan\tF\t67\tleft\t0.9\t0") == before  # another column
+    assert hash_of("A\tscan\tF\t68\tleft\t0.8\t0") != before
+    assert hash_of("A\tscan\tF\t67\tboth\t0.8\t0") != before

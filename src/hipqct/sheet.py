@@ -2,8 +2,9 @@
 
 import csv
 import difflib
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +37,7 @@ SERIES_UID = re.compile(r"[0-9]+(\.[0-9]+)+|[0-9a-f]{12}")  # or the short hash 
 
 DEMO = Path(hipqct.__file__).resolve().parents[2] / "resources" / "demo" / "phantoms.tsv"
 DEMO_FILES = ("ct.nii.gz", "left_femur.nii.gz", "right_femur.nii.gz", "dicom")
+ANYWHERE = Path("/")  # as a folder of files that need not exist yet
 INTERCEPT_RANGE_MG_CM3 = (-500.0, 500.0)
 AGE_RANGE_YEARS = (0.0, 120.0)
 
@@ -77,6 +79,22 @@ def scan_keys(subjects: Sequence[Subject]) -> list[tuple]:
     ]
     chosen = {scan for scan, key in named if not key}
     return [(scan, "" if scan in chosen else key) for scan, key in named]
+
+
+def first_rows(subjects: Sequence[Subject]) -> list[str]:
+    """For every row the first row with the same scan, by subject: who is one patient."""
+    first = {}
+    keys = scan_keys(subjects)
+    return [first.setdefault(key, s.subject) for key, s in zip(keys, subjects, strict=True)]
+
+
+def sheet_hash(subjects: Iterable[Subject], columns: Iterable[str]) -> str:
+    """A hash of these columns of all rows, and of who has references.
+
+    Times do not tell: a sheet that was copied with its time is older than what it changes.
+    """
+    cells = [[s.subject, s.sides, sorted(s.reference), *(getattr(s, c) for c in columns)] for s in subjects]
+    return hashlib.sha256(repr(cells).encode()).hexdigest()
 
 
 def demo_files(phantoms_dir) -> list[Path]:
@@ -187,7 +205,7 @@ def _read_subject(row: Row, made_here: tuple[Path, ...]) -> Subject:
     name = row.text("subject") or ""
     if not SUBJECT.fullmatch(name):
         row.fault("subject", f"{name!r}: use letters, digits, _ and - only, at least one")
-    scan = row.path("scan", made_here if not row.text("exclude") else (Path("/"),))
+    scan = row.path("scan", made_here if not row.text("exclude") else (ANYWHERE,))
     if scan is None:
         row.fault("scan", "is empty; give a DICOM folder or an image file")
     series_uid = row.text("series_uid")

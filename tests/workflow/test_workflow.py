@@ -241,9 +241,13 @@ def test_a_bad_sheet_or_configuration_stops_before_any_job(tmp_path, phantoms):
     assert "line 2, sex: 'W': use F or M" in run.stdout + run.stderr
     sheet.write_text(good)
     config = tmp_path / "config/config.yaml"
-    config.write_text(config.read_text().replace("pixels: 192", "pixels: 100"))
+    good = config.read_text()
+    config.write_text(good.replace("pixels: 192", "pixels: 100"))
     run = study.run()
     assert "crop/pixels: 100 is not a multiple of 8" in run.stdout + run.stderr
+    config.write_text(good.replace("pixel_mm: 0.8", "pixel_mm: 0.7"))
+    run = study.run()
+    assert "crop/pixel_mm is 0.7, not 0.8 as the model 'medium' needs" in run.stdout + run.stderr
     assert not (tmp_path / "results").exists()
 
 

@@ -1,6 +1,6 @@
 """What all rules share: the checked configuration and the sample sheet."""
 
-import hashlib
+import functools
 import os
 import shutil
 from pathlib import Path
@@ -9,10 +9,11 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from hipqct import revisions
-from hipqct.errors import SheetError
+from hipqct.errors import ModelError, SheetError
 from hipqct.io.laws import LAWS_FOLDER, law_files
+from hipqct.io.models import check_crop_settings, plan_hash
 from hipqct.settings import check_bases, check_settings
-from hipqct.sheet import demo_files, read_sheet, scan_keys
+from hipqct.sheet import ANYWHERE, demo_files, first_rows, read_sheet, sheet_hash
 from hipqct.smk import (
     find_models,
     finish_cohort,
@@ -28,7 +29,7 @@ try:
     # The demo's scans are made by the rules of demo.smk and need not exist yet. A job on a cluster, which reads
     # the sheet anew, is not kept from its own subject by a scan of another that was moved meanwhile.
     MADE_HERE = (
-        demo_files("results/phantoms") if workflow.is_main_process else [Path("/")]
+        demo_files("results/phantoms") if workflow.is_main_process else [ANYWHERE]
     )
     SUBJECTS = {
         subject.subject: subject for subject in read_sheet(config["samples"], MADE_HERE)
@@ -71,30 +72,30 @@ def from_sheet(column):
 
 
 def of_sheet(*columns):
-    """A hash of these cells of all rows, and of who has references, as a param.
-
-    Times do not tell: a sheet that was copied with its time is older than what it changes.
-    """
-    cells = [
-        [s.subject, s.sides, sorted(s.reference), *(getattr(s, c) for c in columns)]
-        for s in SUBJECTS.values()
-    ]
-    return hashlib.sha256(repr(cells).encode()).hexdigest()
+    """These columns of all rows, as a param."""
+    return sheet_hash(SUBJECTS.values(), columns)
 
 
-def same_scans():
-    """For every row the first row with the same scan: who is one patient."""
-    first = {}
-    keys = scan_keys(list(SUBJECTS.values()))
-    return [first.setdefault(key, name) for key, name in zip(keys, SUBJECTS)]
+@functools.cache
+def check_models():
+    """Refuse models that cannot take the crops of this configuration, once they are needed."""
+    crop = [config["crop"][key] for key in ("pixels", "pixel_mm")]
+    try:
+        for model in filter(is_written, MODELS):
+            check_crop_settings(model, *crop, config["resample"]["slice_mm"])
+    except ModelError as error:
+        raise WorkflowError(str(error)) from None
 
 
-def plan_hash(model):
-    """A hash of a model's plan.json, which names its weights; None for one that training here writes."""
-    plan = model / "plan.json"
-    if model.is_relative_to("results/training") or not plan.exists():
-        return None
-    return hashlib.sha256(plan.read_bytes()).hexdigest()
+def is_written(model):
+    """Whether a model is there before the run: none that the run itself may train."""
+    return not model.is_relative_to("results/training")
+
+
+def plans(wildcards):
+    """The plans of the models."""
+    check_models()
+    return [model / "plan.json" for model in MODELS]
 
 
 def calibration_basis(wildcards):

@@ -4,7 +4,7 @@
 rule segment_femur:
     input:
         roi=rules.crop_hip.output.roi,
-        plans=[model / "plan.json" for model in MODELS],
+        plans=plans,
         weights=[path for model in MODELS for path in weights_files(model)],
     output:
         probability="<side>/probability.h5",
@@ -22,7 +22,7 @@ rule segment_femur:
     params:
         windows=[config["segment"][key] for key in ("step", "blend", "ends")],
         device=config["segment"]["device"],
-        models=[plan_hash(model) for model in MODELS],
+        models=[plan_hash(model) if is_written(model) else None for model in MODELS],
         revision=revisions.SEGMENT_FEMUR,
     message:
         "Segment the {wildcards.side} femur of {wildcards.subject}."

@@ -26,7 +26,7 @@ rule divide_cohort:
             k: TRAIN[k] for k in ("folds", "test_share", "seed", "group_by", "cohorts")
         },
         rows=of_sheet("sex", "age", "group", "exclude"),
-        scans=lambda wildcards: same_scans(),
+        scans=lambda wildcards: first_rows(SUBJECTS.values()),
         revision=revisions.DIVIDE_COHORT,
     message:
         "Divide the labelled hips into folds and a test set."

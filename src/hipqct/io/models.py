@@ -15,7 +15,7 @@ import numpy as np
 
 from hipqct.errors import ModelError
 from hipqct.image import Image
-from hipqct.io.files import read_json, replace_when_done, write_json
+from hipqct.io.files import hash_file, read_json, replace_when_done, write_json
 from hipqct.network import check_weights, weight_shapes
 
 PLAN_KEYS = (
@@ -167,6 +167,31 @@ def read_model(model_dir) -> tuple[dict, dict[str, np.ndarray]]:
     weights = read_weights(io.BytesIO(content))
     check_weights(weights, plan["network"])
     return plan, weights
+
+
+def check_crop_settings(model_dir, pixels: int, pixel_mm: float | None, slice_mm: float) -> None:
+    """Refuse settings of crops that a model cannot take, before any crop is made (ModelError).
+
+    Args:
+        pixels, pixel_mm, slice_mm: the config's ``crop`` and ``resample/slice_mm``; raw pixels (None) are
+            known only with the crop, see `check_crop`.
+    """
+    plan = read_plan(model_dir)
+    pixel_mm = plan["pixel_mm"] if pixel_mm is None else pixel_mm
+    found = {"crop/pixels": pixels, "crop/pixel_mm": pixel_mm, "resample/slice_mm": slice_mm}
+    wanted = dict(zip(found, (plan["window"][0], plan["pixel_mm"], plan["slice_mm"]), strict=True))
+    unlike = [key for key in found if not np.isclose(found[key], wanted[key], rtol=SPACING_TOLERANCE, atol=0)]
+    if unlike:
+        faults = ", ".join(f"{key} is {found[key]:g}, not {wanted[key]:g}" for key in unlike)
+        raise ModelError(
+            f"{faults} as the model '{plan['name']}' needs: set these, or choose another segment/model"
+        )
+
+
+def plan_hash(model_dir) -> str | None:
+    """A hash of plan.json, which names the weights; None where there is none yet."""
+    plan = Path(model_dir) / "plan.json"
+    return hash_file(plan) if plan.exists() else None
 
 
 def check_crop(roi: Image, plan: dict, roi_path) -> None:
