@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.filters import threshold_otsu
 
-from hipqct.bone import mask_on_grid, segment_probability, touches_field_edge
+from hipqct.bone import mask_on_grid, mask_on_slices, segment_probability, touches_field_edge
 from hipqct.errors import AnatomyError
 from hipqct.image import Image
 from hipqct.volume import voxel_volume_mm3
@@ -163,12 +163,32 @@ def test_masks_on_other_grids_are_the_same_femur(shape, spacing_mm, direction):
     assert voxel_volume_mm3(mask) == pytest.approx(voxel_volume_mm3(bone.mask), rel=0.01)
 
 
+def test_slices_midway_between_two_of_the_mask_are_no_larger_than_others():
+    """2-mm slices of a scan: every third lies midway between two of 3 mm."""
+    mask = segment_probability(femur_map()).mask
+    low_mm = mask.to_world((0, 0, -0.5)) + np.array([0, 0, 1.0])
+    target = grid((*SHAPE[:2], 60), (*SPACING_MM[:2], 2.0), tuple(low_mm))
+    found, truth = mask_on_slices(mask, target).array, depth_mm(target) > 0
+    assert voxel_volume_mm3(target.with_array(found)) == pytest.approx(voxel_volume_mm3(mask), rel=1e-3)
+    in_head = np.flatnonzero(truth.sum((0, 1)) > 100)[-20:]
+    ratios = found[:, :, in_head].sum((0, 1)) / truth[:, :, in_head].sum((0, 1))
+    midway = in_head % 3 == 1
+    assert ratios[midway].mean() == pytest.approx(ratios[~midway].mean(), abs=0.01)
+    overlap = 2 * np.count_nonzero(found & truth) / (found.sum() + truth.sum())
+    assert overlap > 0.985
+    assert (mask_on_slices(mask, mask).array == mask.array).all()
+
+
 def test_every_slice_of_the_scan_up_to_the_crops_outer_faces_is_kept():
     probability = femur_map()
     # 1-mm slices from the lower face of the first 3-mm slice, and two slices below it.
     target = grid((64, 64, 20), (1.6, 1.6, 1.0), (10.0, -50.0, 200.0 - 1.5 + 0.5 - 2.0))
-    mask = mask_on_grid(probability, segment_probability(probability), target)
-    assert mask.array.any(axis=(0, 1)).tolist() == [False] * 2 + [True] * 18
+    bone = segment_probability(probability)
+    assert (
+        mask_on_grid(probability, bone, target).array.any(axis=(0, 1)).tolist() == [False] * 2 + [True] * 18
+    )
+    target = grid((*SHAPE[:2], 20), (*SPACING_MM[:2], 1.0), (*ORIGIN_MM[:2], 200.0 - 1.5 + 0.5 - 2.0))
+    assert mask_on_slices(bone.mask, target).array.any((0, 1)).tolist() == [False] * 2 + [True] * 18
 
 
 def test_filled_holes_and_dropped_parts_stay_so_on_other_grids():

@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 
-from hipqct.bone import mask_on_grid, segment_probability, touches_field_edge
+from hipqct.bone import mask_on_grid, mask_on_slices, segment_probability, touches_field_edge
 from hipqct.density import (
     PLAUSIBLE_DENSITY_MG_CM3,
     bone_mineral_content_mg,
@@ -61,7 +61,7 @@ def threshold_bone(probability_path, resampled_path, ct_path, mask_path, mask_na
     if touches_field_edge(mask.array, resampled.array):
         bone.flags.append(FIELD_EDGE)
     write_image(mask, mask_path)
-    write_image(mask_on_grid(probability, bone, read_image(ct_path)), mask_native_path)
+    write_image(mask_on_slices(mask, read_image(ct_path)), mask_native_path)
     facts = {
         "otsu_threshold": bone.otsu_threshold,
         "components": bone.components,
