@@ -65,6 +65,12 @@ def test_a_balls_volume_and_area_converge_to_the_analytic_ones():
     assert (errors[1] < 0.002).all()
 
 
+@pytest.mark.parametrize("pixel_mm", [0.8, 2.0, 3.0])
+def test_a_balls_area_is_free_of_the_staircase_on_coarse_pixels_too(pixel_mm):
+    surface = extract_surface(ball(23.0, (pixel_mm, pixel_mm, 3.0)))
+    assert surface_area_mm2(surface) == pytest.approx(4 * np.pi * 23.0**2, rel=0.012)
+
+
 def test_points_lie_on_the_ball():
     surface = extract_surface(ball(24.0, QCT_SPACING_MM))
     distance_mm = np.linalg.norm(surface.points_mm - (32.0, 32.4, 33.0), axis=1) - 24.0

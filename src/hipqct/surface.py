@@ -17,8 +17,11 @@ from hipqct.solid import bounding_box, solid_mask
 FINE_MM = 1.0
 # Rounds the steps between slices; measured best on synthetic femurs between 1.0 and 1.2 mm.
 SMOOTHING_MM = 1.1
-# Air round the mask so that the smoothed level set (4 sigma and its level) closes inside the grid.
-MARGIN_MM = 6.0
+# More of it where pixels are coarse: areas of spheres and ellipsoids of 3-mm voxels are then 0.6% too large
+# instead of 4 to 5%, and up to 1.4 mm nothing changes.
+SMOOTHING_PIXELS = 0.8
+# Air round the mask so that the smoothed level set (4 sigma and its level) closes inside the grid, in sigmas.
+MARGIN = 5.5
 # Volume is held ten times better than the 0.1% that is promised; Newton's steps get there in 2 or 3.
 VOLUME_TOLERANCE = 1e-4
 VOLUME_STEPS = 12
@@ -83,14 +86,15 @@ def smooth_level_set(mask: Image) -> LevelSet:
     """The mask's signed distance, its anisotropic voxels respected, as a smooth function.
 
     It is interpolated by cubic splines to about `FINE_MM`, on nodes that include the image's own faces, and
-    smoothed by a Gaussian of `SMOOTHING_MM`.
+    smoothed by a Gaussian of `SMOOTHING_MM`, or of `SMOOTHING_PIXELS` pixels where that is more.
 
     Raises:
         MeshError: the mask is empty, or fills the whole image.
     """
     solid, _ = solid_mask(mask.array)
     spacing_mm = np.array(mask.spacing_mm)
-    margin = np.ceil(MARGIN_MM / spacing_mm).astype(int) + 1
+    sigma_mm = max(SMOOTHING_MM, SMOOTHING_PIXELS * np.median(spacing_mm))
+    margin = np.ceil(MARGIN * sigma_mm / spacing_mm).astype(int) + 1
     box = bounding_box(solid)
     low = np.array([side.start for side in box]) - margin
     high = np.array([side.stop for side in box]) + margin
@@ -105,7 +109,7 @@ def smooth_level_set(mask: Image) -> LevelSet:
     fine = ndimage.affine_transform(
         distance_mm, step, offset=0.5, output_shape=tuple(shape - parts), order=3, mode="nearest"
     )
-    fine = ndimage.gaussian_filter(fine, SMOOTHING_MM / (step * spacing_mm))
+    fine = ndimage.gaussian_filter(fine, sigma_mm / (step * spacing_mm))
     start = low + 0.5
     for axis, n in enumerate(solid.shape):
         index = start[axis] + np.arange(fine.shape[axis]) * step[axis]
