@@ -40,6 +40,14 @@ def test_cubes_hold_the_masks_volume_and_none_is_inverted(cube_mm):
     assert len(np.unique(mesh.cells)) == len(mesh.points_mm)  # no node without an element
 
 
+@pytest.mark.parametrize("pixel_mm", [0.9, 0.85, 0.95])
+def test_half_filled_cubes_count_whatever_the_files_float32_makes_of_the_spacing(pixel_mm):
+    mask = femur_like((pixel_mm, pixel_mm, 3.0))
+    stored = replace(mask, spacing_mm=tuple(float(np.float32(mm)) for mm in mask.spacing_mm))
+    meshes = [build_hexahedra(image, {}) for image in (mask, stored)]
+    assert len(meshes[0].cells) == len(meshes[1].cells)
+
+
 @pytest.mark.parametrize("flip", [(1, 1, 1), (-1, 1, 1), (1, 1, -1), (-1, -1, 1)])
 def test_jacobians_are_positive_in_any_frame(flip):
     mask = femur_like()

@@ -261,16 +261,16 @@ def _narrowest(mask: Image, samples: np.ndarray, head: Sphere, axis: np.ndarray)
 
 
 def _find_shaft(mask: Image, head: Sphere, up: np.ndarray) -> tuple[np.ndarray, float]:
-    """Unit vector up the shaft, or the scan's axis where it is too short, and the shaft's length (mm)."""
+    """Unit vector up the shaft, or the scan's axis where it is too short, and its length to the cut (mm)."""
     levels = np.flatnonzero(mask.array.any(axis=(0, 1)))
     middles = [(*np.argwhere(mask.array[:, :, z]).mean(axis=0), z) for z in levels]
     centroids = np.array([mask.to_world(middle) for middle in middles])
     height_mm = (centroids - head.center_mm) @ up
-    shaft = height_mm < -SHAFT_FROM_RADII * head.radius_mm
-    length_mm = float(np.ptp(height_mm[shaft])) if shaft.sum() > 2 else 0.0
+    top_mm, bottom_mm = -SHAFT_FROM_RADII * head.radius_mm, height_mm.min() - mask.spacing_mm[2] / 2
+    length_mm = float(max(0.0, top_mm - bottom_mm))
     if length_mm < SHORTEST_SHAFT_MM:
         return up, length_mm
-    points = centroids[shaft]
+    points = centroids[height_mm < top_mm]
     axis = np.linalg.svd(points - points.mean(axis=0))[2][0]
     return axis * np.sign(axis @ up), length_mm
 

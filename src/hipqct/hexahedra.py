@@ -15,8 +15,8 @@ from hipqct.surface import LevelSet, smooth_level_set
 # +33%, 0.6 gives -7% on one femur, so both are config keys.
 CUBE_MM = 3.0
 BONE_FRACTION_MIN = 0.5
-# Overlaps are sums of products of floats: a cube at the limit to rounding is at the limit.
-FRACTION_TOLERANCE = 1e-9
+# A cube at the limit to rounding is at the limit: NIfTI files hold pixels of 0.9 mm as 0.89999998.
+FRACTION_TOLERANCE = 1e-6
 HEIGHT_TOLERANCE_MM = 1e-6  # multiples of a cube like 1.2 mm are rounded
 CUBES_ROUND_AN_INNER_NODE = 8
 # What a cube's bone fraction is counted in: the mask's voxels, or its smooth level set, as tetrahedra are.
