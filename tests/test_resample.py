@@ -182,6 +182,18 @@ def test_a_ball_keeps_its_volume_on_other_slices(old_mm, new_mm):
     assert volumes_mm3[1] == pytest.approx(volumes_mm3[0], rel=0.02 if new_mm < old_mm else 0.006)
 
 
+@pytest.mark.parametrize("slice_mm", [0.75, 1.5, 2.5])
+def test_voxels_covered_by_half_leave_the_volume_of_a_cone_that_is_cut_flat(slice_mm):
+    """Pixels as before; a body wider at one end than at the other, as a femur is."""
+    shape = (100, 100, round(90 / slice_mm))
+    source = Image(np.zeros(shape, bool), (0.8, 0.8, slice_mm), (-40, -40, slice_mm / 2))
+    x, y, z = np.moveaxis(source.to_world(np.moveaxis(np.indices(shape), 0, -1)), -1, 0)
+    cone = source.with_array((np.hypot(x, y) <= 10 + z / 4) & (z < 75))
+    target = Image(np.zeros((100, 100, 30)), (0.8, 0.8, 3.0), (-40, -40, 1.5))
+    volumes_mm3 = [m.array.sum() * m.voxel_volume_mm3 for m in (cone, resample_mask_slices(cone, target))]
+    assert volumes_mm3[1] == pytest.approx(volumes_mm3[0], rel=2.5e-3)
+
+
 @pytest.mark.parametrize("slice_mm", [2, 4, 5])
 def test_a_mask_on_a_turned_grid_keeps_its_end_slices(slice_mm):
     slices = round(160 / slice_mm)

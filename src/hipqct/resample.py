@@ -19,9 +19,8 @@ GROUP_SPACING_MM, GROUP_TOLERANCE_MM = 2.0, 0.01
 GROUP_SLICES, GROUP_SAMPLES, GROUP_SLICE_MM = 3, 6, 3.0
 # A slab at the stack's upper end becomes a slice when at least this share of it lies in the scan.
 END_SHARE = 0.5
-# Shift in voxels that breaks ties: of voxels covered by exactly half, those at one face count and those at
-# the other do not, so volumes stay unbiased.
-TIE_BREAK = 1e-4
+# Of voxels covered by half, to rounding, every other one counts, as on a chessboard.
+TIE = 2e-6
 CHUNK_COLUMNS = 16  # columns of pixels at a time: bounds the memory of float copies
 ALIGNED = 1e-6  # largest difference of direction cosines between two grids with parallel axes
 
@@ -218,8 +217,8 @@ def resample_mask_slices(mask: Image, target: Image) -> Image:
 
     On parallel grids each target voxel takes the mask's mean over its own box (per axis: exact overlap where
     the target is coarser, linear interpolation where it is finer); otherwise it is interpolated linearly. On
-    grids that share voxel edges many voxels are covered by exactly a half: of those the ones at upper faces
-    count as inside and the ones at lower faces do not, so that the volume stays.
+    grids that share voxel edges many voxels are covered by exactly a half: of those every other one counts,
+    as on a chessboard, so that the volume stays.
 
     Returns:
         A boolean image on the target's grid, False where the mask's image does not reach.
@@ -233,12 +232,13 @@ def resample_mask_slices(mask: Image, target: Image) -> Image:
     share = inside.astype(np.float32)
     for axis in (2, 1, 0):
         scale = target.spacing_mm[axis] / mask.spacing_mm[axis]
-        centers = offset[axis] + scale * np.arange(target.shape[axis]) + TIE_BREAK
+        centers = offset[axis] + scale * np.arange(target.shape[axis])
         weights = _axis_weights(share.shape[axis], centers, scale)
         moved = np.moveaxis(share, axis, 0)
         weighed = weights @ moved.reshape(moved.shape[0], -1)
         share = np.moveaxis(weighed.reshape(-1, *moved.shape[1:]), 0, axis)
-    return target.with_array(share >= 0.5 - ALIGNED)
+    white = np.indices(target.shape, sparse=True)
+    return target.with_array(share >= np.where(sum(white) % 2, 0.5 + TIE, 0.5 - TIE))
 
 
 def _axis_weights(size: int, centers: np.ndarray, scale: float) -> sparse.csr_matrix:
