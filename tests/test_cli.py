@@ -1,5 +1,7 @@
 """The command says in one sentence what is wrong, and its sheets and checks fit together."""
 
+import argparse
+
 import numpy as np
 import pytest
 from cohort_factory import Hip, Results, cohort
@@ -234,3 +236,18 @@ def test_the_summary_tells_what_makes_the_mean_too_good(tmp_path, capsys):
     assert "mean Dice of 3 hips" in out
     assert "1 hips with a reference have no score" in out
     assert "1 of them were seen in training: the mean is too good" in out
+
+
+def test_every_option_has_help_and_shows_its_default():
+    parsers, options = [cli.build_parser()], []
+    while parsers:
+        for action in parsers.pop()._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers.extend(action.choices.values())
+            else:
+                options.append(action)
+    assert [action.dest for action in options if not action.help] == []
+    train = cli.build_parser()._subparsers._group_actions[0].choices["train"].format_help()
+    for shown in ("(default: 2)", "(default: tensorflow)", "(default: 0)", "(default: the preset's)"):
+        assert shown in " ".join(train.split())
+    assert "default: None" not in train and "default: False" not in train

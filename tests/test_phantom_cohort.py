@@ -106,6 +106,7 @@ def test_a_cohorts_sheet_is_one_the_workflow_reads(tmp_path):
     assert [s.subject for s in subjects] == ["F0001", "F0002"]
     assert subjects[0].slope == read_json(tmp_path / "F0001" / "truth.json")["slope"]
     assert subjects[0].reference["left"].is_file()
+    assert [set(s.reference) for s in subjects] == [set(s.sides) for s in subjects]
     assert len(list(subjects[0].scan.iterdir())) == 6
 
 

@@ -103,3 +103,4 @@ def test_the_demo_cohort_fits_its_sample_sheet():
         assert int(samples[subject]["age"]) == drawn.age
         assert float(samples[subject]["slope"]) == drawn.scanner.slope
         assert float(samples[subject]["intercept"]) == drawn.scanner.intercept
+        assert bool(samples[subject]["reference_right"]) == (samples[subject]["side"] == "both")

@@ -1,4 +1,4 @@
-"""The command `hipqct`: sample sheets, checks before a long run, phantoms, and what a run has given."""
+"""Sample sheets, checks before a long run, synthetic phantoms, training on them, and what a run has given."""
 
 import argparse
 import logging
@@ -8,10 +8,17 @@ from pathlib import Path
 
 from hipqct import __version__
 from hipqct.errors import HipqctError
-from hipqct.options import SEED_RANGES, add_cohort_options, add_phantom_options, add_training_options
+from hipqct.options import (
+    SEED_RANGES,
+    ShowDefaults,
+    add_cohort_options,
+    add_phantom_options,
+    add_training_options,
+)
 
 INTERRUPTED = 130  # what shells expect of a program that was stopped by Ctrl-C
-SAMPLES_HELP = "sheet to write; one that is there already stays (default: standard output)"
+SAMPLES_HELP = "sheet to write; an existing one is not overwritten (default: standard output)"
+TRAIN_HELP = "Train a model on synthetic phantoms made on the spot; no internet connection is needed."
 SHEET_COLUMNS = ("subject", "scan", "series_uid", "sex", "age", "side", "exclude", "slope", "intercept")
 
 
@@ -37,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name, run, text):
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(name, help=text, description=text, formatter_class=ShowDefaults)
         command.set_defaults(run=run)
         return command
 
@@ -52,22 +59,23 @@ def build_parser() -> argparse.ArgumentParser:
     phantoms = commands.add_parser("phantom", help=text, description=text)
     add_phantom_commands(phantoms.add_subparsers(required=True, metavar="one|cohort"))
 
-    add_training_options(add("train", train_on_phantoms, "Train a model on phantoms made on the spot."))
+    add_training_options(add("train", train_on_phantoms, TRAIN_HELP))
 
     summary = add("summary", print_summary, "Say where the results are and how well the masks fit.")
-    summary.add_argument("--results", type=Path, default=Path("results"))
+    text = "folder that the workflow wrote"
+    summary.add_argument("--results", type=Path, default=Path("results"), help=text)
     return parser
 
 
 def add_phantom_commands(commands) -> None:
     """`hipqct phantom one` and `hipqct phantom cohort`."""
-    one = commands.add_parser("one", help="Write one phantom.", description=write_phantom.__doc__)
-    one.set_defaults(run=write_phantom)
-    add_phantom_options(one)
-    text = "Write a cohort with the paper's femur volumes."
-    cohort = commands.add_parser("cohort", help=text, description=write_cohort.__doc__)
-    cohort.set_defaults(run=write_cohort)
-    add_cohort_options(cohort)
+    for name, run, add_options, text in (
+        ("one", write_phantom, add_phantom_options, "Write one phantom."),
+        ("cohort", write_cohort, add_cohort_options, "Write a cohort with the paper's femur volumes."),
+    ):
+        command = commands.add_parser(name, help=text, description=run.__doc__, formatter_class=ShowDefaults)
+        command.set_defaults(run=run)
+        add_options(command)
 
 
 def train_on_phantoms(options) -> None:

@@ -11,11 +11,11 @@ from hipqct.solid import largest_component
 COARSE_MM = 3.0  # the hip is looked for on voxels about this large
 BODY_HU = -300.0  # between fat and air
 TABLE_MM = 6.0  # opening that parts the table, sheets and tubes from the body
-BONE_HU = 250.0  # cortical bone; contrast in vessels and rods of a phantom lie below or are small
+BONE_HU = 250.0  # cortical bone; contrast in vessels and rods of a calibration phantom lie below or are small
 # Pieces of bone smaller than this are hands, calcified vessels or debris: a proximal femur has over 60 cm3.
 MIN_BONE_MM3 = 12_000.0
 MIN_HIP_BONE_MM3 = 20_000.0
-# A phantom under the patient lies in the rear sixth of what is seen of body and phantom.
+# A calibration phantom under the patient lies in the rear sixth of what is seen of body and phantom.
 REAR_SHARE = 0.84
 # The bones of a hand or forearm beside the hip hold no circle this large on any slice, those of a hip do.
 HIP_BONE_RADIUS_MM = 10.0

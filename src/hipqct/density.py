@@ -7,13 +7,15 @@ import numpy as np
 from hipqct.errors import AnatomyError, SheetError
 from hipqct.image import Image
 
-# mg/cm3 per HU. Phantoms give 0.5 to 1.5 over 80 to 140 kVp; beyond ten times that the unit is wrong
-# (a slope in g/cm3 is about 0.0008).
+# mg/cm3 per HU. Ten times below or above what calibration phantoms give (USUAL_SLOPE) the unit is wrong: a
+# slope in g/cm3 is about 0.0008.
 SLOPE_RANGE = (0.05, 15.0)
-BASES = ("K2HPO4", "HA")  # what phantoms' rods are made of: mg/cm3 of which a density counts
+# What the rods of calibration phantoms are made of: a density counts in mg/cm3 of it.
+BASES = ("K2HPO4", "HA")
 MM3_PER_CM3 = 1000.0
-# What phantoms give on scanners in use; another calibration is flagged. A swapped pair, the inverse slope (HU
-# per mg/cm3, 1.25 to 1.7) and an intercept of HU's offset lie outside.
+# What calibration phantoms give on scanners in use, at 80 to 140 kVp; another calibration is flagged.
+# Outside lie a swapped pair, the inverse of a common slope (1.25 to 1.7 HU per mg/cm3 for 0.6 to 0.8), and
+# an intercept of the size of HU's offset (1000).
 USUAL_SLOPE, USUAL_INTERCEPT_MG_CM3 = (0.5, 1.2), (-60.0, 60.0)
 # Whole femurs with marrow, thin and thick.
 PLAUSIBLE_DENSITY_MG_CM3 = (50.0, 700.0)
@@ -35,7 +37,7 @@ def check_calibration(slope: float, intercept: float):
 
 
 def is_usual_calibration(slope: float, intercept: float) -> bool:
-    """Whether a calibration lies where those of common phantoms do."""
+    """Whether a calibration lies where those of common calibration phantoms do."""
     limits = ((slope, USUAL_SLOPE), (intercept, USUAL_INTERCEPT_MG_CM3))
     return all(low <= value <= high for value, (low, high) in limits)
 

@@ -18,8 +18,8 @@ PACKAGES = (
 SHORT_HASH = 8
 
 
-# Hips made by different ones are not to be compared. How a scan was resampled hangs on its
-# slices, density laws on its calibration.
+# Hips made by different ones are not to be compared. How a scan was resampled depends on its slices, density
+# laws on its calibration.
 COMPARED = ("Network", "Meshes", "Materials", "Load cases", "Solver")
 OTHER_SETTINGS = "other_settings"
 
@@ -134,7 +134,7 @@ def _meshes(facts: dict) -> str | None:
 
 
 def _density_laws(facts: dict | None) -> str | None:
-    """They hang on what the calibration counts in, which `Calibration` tells."""
+    """They depend on what the calibration counts in, which `Calibration` says."""
     return ", ".join(law["name"] for law in (facts or {}).get("density_laws", ())) or None
 
 

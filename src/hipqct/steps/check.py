@@ -12,8 +12,8 @@ from hipqct.sheet import Subject, scan_keys
 def check_subjects(subjects: Iterable[Subject]) -> Iterator[tuple[Subject, list[tuple[str, str]]]]:
     """Each subject with all there is to say of it: (severity, text), at least one.
 
-    Severities: ``error`` (the run will refuse it), ``warning``, ``excluded``, ``phantom`` (the workflow will
-    make the scan) and ``ok``.
+    Severities: ``error`` (the run will refuse it), ``warning``, ``excluded``, ``phantom`` (a digital one:
+    the workflow will make the scan) and ``ok``.
     """
     subjects, first_with = list(subjects), {}
     for subject, scan in zip(subjects, scan_keys(subjects), strict=True):
@@ -26,7 +26,8 @@ def check_subjects(subjects: Iterable[Subject]) -> Iterator[tuple[Subject, list[
             findings.append(("warning", f"the same scan as {first}: it counts twice"))
         if subject.slope is not None and not is_usual_calibration(subject.slope, subject.intercept):
             pair = f"slope {subject.slope:g} and intercept {subject.intercept:g}"
-            findings.append(("warning", f"{pair} are unlike those of phantoms in use: swapped, or inverse?"))
+            usual = "those of calibration phantoms in use"
+            findings.append(("warning", f"{pair} are unlike {usual}: swapped, or inverse?"))
         yield subject, findings or [("ok", "")]
 
 

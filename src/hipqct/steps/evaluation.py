@@ -91,11 +91,11 @@ def measure_volume(
     """Write volume.json: the mask's volumes, area and density, with the threshold and flags of bone.json.
 
     The flags of scan.json (see `hipqct.steps.image.import_scan`) are kept; ``phantom_model`` is set where a
-    model, or one of several, that was trained on phantoms alone meets another scan.
+    model, or one of several, that was trained on digital phantoms alone meets another scan.
     Without slope and intercept (mg/cm3 of ``basis``, per HU) ``integral_density_mg_cm3``,
     ``bone_mineral_content_mg`` and ``calibration`` are null and the flag ``uncalibrated`` is set. A
-    calibration unlike those of phantoms in use sets ``unusual_calibration``, a density of no femur
-    ``implausible_density``.
+    calibration unlike what calibration phantoms in use give sets ``unusual_calibration``, a density of no
+    femur ``implausible_density``.
 
     Raises:
         AnatomyError: the mask is empty.

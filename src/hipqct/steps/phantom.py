@@ -188,14 +188,14 @@ def make_subject(row: dict, folder, file_format: str) -> None:
 
 
 def _sample(row: dict, scan: str) -> dict:
-    """A row of the sample sheet; paths count from the cohort's folder."""
+    """A row of the sample sheet, of the studied left hip alone; paths count from the cohort's folder."""
     subject = row["subject"]
     cells = {
         **row,
         "scan": f"{subject}/{scan}",
         "side": "left",
         "reference_left": f"{subject}/left_femur.nii.gz",
-        "reference_right": f"{subject}/right_femur.nii.gz",
+        "reference_right": "",
         "group": "phantom",
     }
     return {column: cells[column] for column in SAMPLE_COLUMNS}

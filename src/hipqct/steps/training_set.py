@@ -32,8 +32,8 @@ def divide_cohort(sheet_path, results_dir, folds_path, settings: dict) -> None:
 
     One division serves all cohorts, so that nobody tested by one model trains another. It is stratified by
     sex and 15-year age bands; hips of one patient go together (``group_by``: the sheet's subject or group),
-    and so do rows of one scan. By subject, rows that share a group are told in a warning: as the same
-    patient's they would stand in training and test.
+    and so do rows of one scan. By subject, rows that share a group cause a warning: of one patient, they
+    might be in training and in test.
 
     Args:
         settings: ``folds``, ``test_share``, ``seed``, ``group_by``, ``cohorts`` of the config's ``train``.
