@@ -282,7 +282,7 @@ def make_femur(folder: Path) -> tuple[Image, Image]:
     """Scan and mask of the synthetic femur."""
     build_crops(TEST_SEEDS[:1], folder, 1, lambda done, total: None, no_changes)
     with np.load(folder / f"{TEST_SEEDS[0]}_left.npz") as arrays:
-        return Image(arrays["ct"], SPACING_MM), Image(solid_mask(arrays["mask"])[0], SPACING_MM)
+        return Image(arrays["ct"], SPACING_MM), Image(solid_mask(arrays["mask"]), SPACING_MM)
 
 
 def main_part(part: str) -> None:

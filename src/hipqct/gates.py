@@ -19,13 +19,9 @@ from hipqct.mesh import (
     surface_area_mm2,
     tet_volumes_mm3,
 )
-from hipqct.solid import solid_mask
 
 # What every check must lie between; None is no bound. The configuration explains each.
 LIMITS = {
-    "several_components": (None, 1),
-    "empty_slices": (None, 0),
-    "filled_cavities": (None, 0),
     "touches_scan_top": (None, 0),
     "touches_scan_side": (None, 0),
     "surface_handles": (None, 0),
@@ -65,18 +61,15 @@ DISTAL_NEXT_MM = 15.0  # what the held slab's sections are compared with
 
 
 def mask_facts(mask: Image, slab_mm: float = DISTAL_SLAB_MM) -> dict:
-    """Volume of the solid mask, what had to be corrected in it, and which ends of the image it touches.
+    """Volume of a mask of one solid piece, which ends of the image it touches, and how its lower end narrows.
 
     Args:
         slab_mm: depth of the slab that load cases hold.
     """
-    solid, facts = solid_mask(mask.array)
-    occupied = np.flatnonzero(mask.array.any(axis=(0, 1)))
+    solid = np.asarray(mask.array, bool)
     upwards = solid[:, :, :: 1 if mask.direction[2, 2] >= 0 else -1]
     return {
         "volume_mm3": float(solid.sum()) * mask.voxel_volume_mm3,
-        **facts,
-        "empty_slices": int(occupied[-1] - occupied[0] + 1 - len(occupied)),
         "touches_lowest_slice": bool(upwards[:, :, 0].any()),
         "touches_highest_slice": bool(upwards[:, :, -1].any()),
         "touches_side": bool(solid[[0, -1]].any() or solid[:, [0, -1]].any()),
@@ -187,10 +180,7 @@ def _within(value, low, high) -> bool:
 def _mask_values(facts: dict) -> dict:
     mask = facts["mask"]
     return {
-        "several_components": mask["components"],
         "distal_slab_share": mask["distal_slab_share"],
-        "empty_slices": mask["empty_slices"],
-        "filled_cavities": mask["filled_voxels"],
         "touches_scan_top": int(mask["touches_highest_slice"]),
         "touches_scan_side": int(mask["touches_side"]),
         "uncalibrated": int(facts["uncalibrated"]),

@@ -68,7 +68,7 @@ def build_hexahedra(
             grid.
     """
     _check_arguments(mask, images, cube_mm, bone_fraction_min, shape)
-    solid, _ = solid_mask(mask.array)
+    solid = solid_mask(mask.array)
     box = bounding_box(solid)
     inside = solid[box].astype(float)
     first, counts, steps = _cube_grid(inside, mask, cube_mm)

@@ -88,7 +88,7 @@ def smooth_level_set(mask: Image) -> LevelSet:
     Raises:
         MeshError: the mask is empty, or fills the whole image.
     """
-    solid, _ = solid_mask(mask.array)
+    solid = solid_mask(mask.array)
     spacing_mm = np.array(mask.spacing_mm)
     margin = np.ceil(MARGIN_MM / spacing_mm).astype(int) + 1
     box = bounding_box(solid)

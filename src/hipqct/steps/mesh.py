@@ -113,15 +113,15 @@ def _prepare_femur(mask: Image, side: str, options: dict) -> tuple[Image, FemurF
     A femur is cut by the frame of the whole, and described by that of what is left: shafts of one length
     have their axes from one stretch.
     """
+    mask = mask.with_array(solid_mask(mask.array))
     as_found = mask_facts(mask, options["distal_slab_mm"])
-    mask = mask.with_array(solid_mask(mask.array)[0])
     frame, no_frame = _find_frame(mask, side)
     whole_below_head_mm = frame.below_head_mm if frame else None
     if frame and options["distal_cut_mm"] is not None:
         cut = cut_below(mask, frame.head_center_mm, options["distal_cut_mm"])
-        mask = mask.with_array(solid_mask(cut.array)[0])
+        mask = mask.with_array(solid_mask(cut.array))
         frame, no_frame = _find_frame(mask, side)
-        # Of the cut femur, but for the faults of the mask that it was cut from.
+        # Of the cut femur, but for where the mask that it was cut from touches the image's other sides.
         ends = ("volume_mm3", "touches_lowest_slice", "distal_slab_share")
         of_cut = mask_facts(mask, options["distal_slab_mm"])
         as_found |= {key: of_cut[key] for key in ends}
