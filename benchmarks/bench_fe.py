@@ -27,7 +27,8 @@ import meshio
 import numpy as np
 from committed import describe_machine, write_results
 from decks import solve
-from perturbations import COARSE, OPTIONS, PERTURBATIONS, femur
+from perturbations import OPTIONS, PERTURBATIONS, femur
+from shipped import mesh_options
 from test_ccx import STRAIN, WIDTH_MM, bar, pull, tet_bar
 
 from hipqct.anatomy import find_frame
@@ -42,7 +43,6 @@ from hipqct.loads import LoadCase, add_load_sets, hinge_axis, push_direction
 from hipqct.mapping import mean_over_tetrahedra
 from hipqct.material import bin_modulus
 from hipqct.mesh import dihedral_angles_deg, enclosed_volume_mm3
-from hipqct.mesh_options import DEFAULT_OPTIONS
 from hipqct.phantom.parameters import TEST_SEEDS
 from hipqct.solid import solid_mask
 from hipqct.steps.materials import Calibration, add_hex_materials, add_tet_materials
@@ -52,6 +52,7 @@ from hipqct.surface import extract_surface, smooth_level_set
 from hipqct.tetrahedra import build_tetrahedra
 
 RESULTS = Path(__file__).parent / "results" / "fe.json"
+MESH = mesh_options()
 SPACING_MM = (0.8, 0.8, 3.0)
 MODULUS_MPA, POISSON = 17_000.0, 0.3
 HEX_SIZES_MM, TET_SIZES_MM = (3.0, 2.5, 2.0, 1.5), (5.0, 4.0, 3.0)
@@ -80,7 +81,7 @@ def solve_bar(mesh, folder: Path) -> float:
 
 def stiffness(mesh, frame, surface, folder: Path) -> dict[str, float]:
     """Stiffness (N/mm) of a model of one modulus in the shipped load cases."""
-    cases = [LoadCase(name, **case) for name, case in DEFAULT_OPTIONS["load_cases"].items()]
+    cases = [LoadCase(name, **case) for name, case in MESH["load_cases"].items()]
     add_load_sets(mesh, frame, cases, surface)
     folder.mkdir()
     write_inp(
@@ -141,7 +142,7 @@ def compare_stiffness(table: dict) -> dict:
 
 
 def relative(table: dict, one: str, other: str) -> float:
-    return max(abs(table[one][case] / table[other][case] - 1) for case in DEFAULT_OPTIONS["load_cases"])
+    return max(abs(table[one][case] / table[other][case] - 1) for case in MESH["load_cases"])
 
 
 def quickest(work) -> float:
@@ -155,7 +156,7 @@ def quickest(work) -> float:
 
 def time_exports(mask: Image, ct: Image, folder: Path) -> dict:
     """Seconds for the voxel model, and for surface and tetrahedra, mesh to file."""
-    calibration = Calibration(SLOPE, INTERCEPT, "K2HPO4", DEFAULT_OPTIONS)
+    calibration = Calibration(SLOPE, INTERCEPT, "K2HPO4", MESH)
 
     def write(mesh, bins, name):
         write_inp(mesh, folder / f"{name}.inp", ["benchmark"], bins, POISSON)
@@ -264,7 +265,7 @@ def perturb() -> dict:
             )
             paths = (folder / "mask.nii.gz", folder / "ct.nii.gz", folder / "mesh")
             try:
-                export_mesh(*paths, perturbation.side, OPTIONS | {"gates": COARSE})
+                export_mesh(*paths, perturbation.side, OPTIONS)
             except MeshError as error:
                 right = bool(perturbation.refused) and any(
                     word in str(error) for word in perturbation.refused.split("|")
@@ -339,7 +340,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--export"]:
         place = Path(sys.argv[2])
         paths = (place / "mask.nii.gz", place / "ct.nii.gz", place / "mesh")
-        export_mesh(*paths, "left", {}, SLOPE, INTERCEPT)
+        export_mesh(*paths, "left", MESH, SLOPE, INTERCEPT)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
     elif sys.argv[1:] in (["--mirror"], ["--times"], ["--masks"]):
         main_part(sys.argv[1])

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 from scipy import ndimage
+from shipped import mesh_options
 
 from hipqct.image import Image, reorient_to_lps
 from hipqct.phantom.generate import generate_phantom
@@ -14,10 +15,10 @@ from hipqct.phantom.parameters import sample_parameters
 # A coarse scan of a whole hip: what counts is the shape.
 SCANNER = {"matrix": 256, "pixel_mm": 1.6, "slice_mm": 3.0, "top_mm": 45.0, "bottom_mm": 90.0}
 SEED = 2002
-# Meshes are coarse for speed.
-OPTIONS = {"cube_mm": 4.0, "tet_mm": 5.0, "points_per_edge": 2}
 # A coarse mesh misses the mask's volume and mineral by more.
 COARSE = {"hex_volume_error_percent": [-8, 8], "hex_mineral_error_percent": [-8, 8]}
+# Meshes are coarse for speed.
+OPTIONS = mesh_options(COARSE, cube_mm=4.0, tet_mm=5.0, points_per_edge=2)
 
 
 # These scans have no calibration and end where the shaft begins.

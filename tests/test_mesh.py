@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 import trimesh
 from decks import read_deck
+from shipped import mesh_options
 from test_hexahedra import femur_like
 
 from hipqct.errors import MeshError, SheetError
 from hipqct.image import Image
 from hipqct.io.images import write_image
-from hipqct.mesh_options import DEFAULT_OPTIONS
 from hipqct.steps.mesh import export_mesh
 
-STANCE = DEFAULT_OPTIONS["load_cases"]["stance"]
 OUTPUTS = ("surface.stl", "surface.vtp", "hex.inp", "hex.vtu", "tet.inp", "tet.vtu", "mesh.png", "mesh.json")
 
 
@@ -40,7 +39,7 @@ def scan(tmp_path_factory):
 
 def export(scan_folder, out, options=None, **calibration):
     paths = (scan_folder / "mask.nii.gz", scan_folder / "resampled.nii.gz")
-    export_mesh(*paths, out, "right", options or {}, **calibration)
+    export_mesh(*paths, out, "right", mesh_options(**options or {}), **calibration)
     return json.loads((out / "mesh.json").read_text())
 
 
@@ -207,19 +206,6 @@ def test_a_hydroxyapatite_calibration_takes_its_own_laws(scan, tmp_path):
 @pytest.mark.parametrize(
     ("options", "calibration", "error", "word"),
     [
-        ({"cube": 3}, {}, SheetError, "unknown"),
-        ({"cube_mm": -1}, {}, SheetError, "cube_mm"),
-        ({"average": "median"}, {}, SheetError, "average"),
-        ({"bin_width": None}, {}, SheetError, "bin_width in the configuration must be 0 to 0.5, got None"),
-        ({"distal_cut_mm": 20}, {}, SheetError, "distal_cut_mm"),
-        (
-            {"load_cases": {"lift": {"distal": "clamped"}}},
-            {},
-            SheetError,
-            "lift: angle_to_shaft_deg, .* missing",
-        ),
-        ({"load_cases": {"lift": STANCE | {"distal": "free"}}}, {}, SheetError, "lift/distal must be one of"),
-        ({"load_cases": {"lift": STANCE | {"angel": 1}}}, {}, SheetError, "lift: angel is unknown"),
         ({}, {"slope": 0.8}, SheetError, "both"),
         ({}, {"slope": -0.8, "intercept": 0.0}, SheetError, "slope"),
         ({}, {"slope": 0.1, "intercept": -900.0}, SheetError, "mean density"),

@@ -9,7 +9,6 @@ from hipqct.errors import MeshError
 from hipqct.mesh import DISTAL_SLAB, Mesh, Surface
 
 HEAD, TROCHANTER = "HEAD_", "TROCHANTER_"
-FIXATIONS = ("clamped", "hinged")
 # Nodes of the head lie within this many radii of its centre.
 HEAD_REACH = 1.3
 

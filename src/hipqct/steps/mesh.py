@@ -17,7 +17,6 @@ from hipqct.loads import LoadCase, add_load_sets, contact_radii_mm
 from hipqct.mapping import extend_beyond
 from hipqct.material import MaterialBins, bin_modulus
 from hipqct.mesh import Mesh, Surface
-from hipqct.mesh_options import complete_options
 from hipqct.solid import cut_below, solid_mask
 from hipqct.steps.decks import (
     load_case_facts,
@@ -49,14 +48,14 @@ def export_mesh(
 
     Args:
         side: ``left`` or ``right``.
-        options: keys of `hipqct.mesh_options.DEFAULT_OPTIONS`; those left out take its values.
+        options: the configuration's ``mesh``, checked against its schema.
         slope, intercept: calibration in mg/cm3 per HU and mg/cm3 of ``basis`` equivalent.
 
     Raises:
         MeshError: the mask cannot be meshed, the laws do not fit, or a gate named in ``gate_errors`` fails.
-        SheetError: an option is unknown, or the calibration is half given or impossible.
+        SheetError: the calibration is half given or impossible.
     """
-    options, folder = complete_options(options), Path(folder)
+    folder = Path(folder)
     calibration = _read_calibration(slope, intercept, basis, options)
     mask, ct = _read_images(mask_path, resampled_path)
     mask, frame, femur = _prepare_femur(mask, side, options)
