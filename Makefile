@@ -39,8 +39,9 @@ lint: setup ## Check style, rules and import contracts
 	lint-imports
 
 # The libraries compared with: they come last and change no package that is there.
-$(BIN)/.peers: $(BIN)/.ready requirements/bench.txt
+$(BIN)/.peers: $(BIN)/.ready requirements/bench.txt requirements/peers.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/peers.txt
 	touch $@
 
 bench: setup $(BIN)/.peers ## Run the benchmarks and write benchmarks/results/*.json
