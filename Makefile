@@ -46,8 +46,9 @@ lint: setup-dev ## Check style, rules and import contracts
 	lint-imports
 
 # The libraries compared with: they come last and change no package that is there.
-$(BIN)/.peers: $(BIN)/.dev requirements/bench.txt
+$(BIN)/.peers: $(BIN)/.dev requirements/bench.txt requirements/peers.txt
 	$(PIP) --require-hashes -r requirements/bench.txt
+	$(PIP) --require-hashes --no-deps -r requirements/peers.txt
 	touch $@
 
 bench: setup-dev $(BIN)/.peers ## Run the benchmarks and write benchmarks/results/*.json

@@ -5,12 +5,12 @@
     python benchmarks/bench_fe.py --times     times, memory and peers only, likewise
     python benchmarks/bench_fe.py --masks     spoilt masks only, likewise
 
-Needs CalculiX (ccx). ciclope and py_bonemat_abaqus (GPL, an oracle only) are timed where they are installed:
-``pip install --no-deps ciclope py_bonemat_abaqus`` and what ciclope imports. The femur is the left one of a
-held-out phantom, 0.8 x 0.8 x 3 mm. One core; times are the quickest of three.
+Needs CalculiX (ccx), and as peers (``fe_peers.py``) ciclope and py_bonemat_abaqus, which ``make bench``
+installs. Of a peer that is not there the figures before stay if they are of this machine and version, and the
+benchmark ends with status 1. The femur is the left one of a held-out phantom, 0.8 x 0.8 x 3 mm. One core;
+times are the quickest of three.
 """
 
-import importlib.util
 import itertools
 import os
 import resource
@@ -23,11 +23,12 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import meshio
 import numpy as np
-from committed import describe_machine, write_results
+from committed import describe_machine, read_results, write_results
 from decks import solve
-from perturbations import COARSE, OPTIONS, PERTURBATIONS, femur
+from fe_peers import PARTS, POISSON, compare_peers, keep_peers, missing_peers, quickest, without_peers
+from perturbations import OPTIONS, PERTURBATIONS, femur
+from shipped import mesh_options
 from test_ccx import STRAIN, WIDTH_MM, bar, pull, tet_bar
 
 from hipqct.anatomy import find_frame
@@ -39,10 +40,8 @@ from hipqct.io.files import read_json
 from hipqct.io.images import write_image
 from hipqct.io.meshes import write_inp, write_stl, write_vtu
 from hipqct.loads import LoadCase, add_load_sets, hinge_axis, push_direction
-from hipqct.mapping import mean_over_tetrahedra
 from hipqct.material import bin_modulus
 from hipqct.mesh import dihedral_angles_deg, enclosed_volume_mm3
-from hipqct.mesh_options import DEFAULT_OPTIONS
 from hipqct.phantom.parameters import TEST_SEEDS
 from hipqct.solid import solid_mask
 from hipqct.steps.materials import Calibration, add_hex_materials, add_tet_materials
@@ -52,8 +51,9 @@ from hipqct.surface import extract_surface, smooth_level_set
 from hipqct.tetrahedra import build_tetrahedra
 
 RESULTS = Path(__file__).parent / "results" / "fe.json"
+MESH = mesh_options()
 SPACING_MM = (0.8, 0.8, 3.0)
-MODULUS_MPA, POISSON = 17_000.0, 0.3
+MODULUS_MPA = 17_000.0
 HEX_SIZES_MM, TET_SIZES_MM = (3.0, 2.5, 2.0, 1.5), (5.0, 4.0, 3.0)
 # Models whose mirrored subject is solved too: by their names in the table of convergence.
 MIRRORED = {
@@ -63,7 +63,6 @@ MIRRORED = {
 # Pairs of cubes and tetrahedra whose stiffness is compared: the shipped sizes, and converged ones.
 DEFAULT_PAIR, CONVERGED_PAIR = ("hex_mask_3mm", "tet_3mm"), ("hex_surface_1.5mm", "tet_3mm")
 SLOPE, INTERCEPT = 0.8, -5.0
-REPEATS, ORACLE_ELEMENTS, PARTS = 3, 100, 8
 SOLVER_S = 3600
 
 
@@ -80,7 +79,7 @@ def solve_bar(mesh, folder: Path) -> float:
 
 def stiffness(mesh, frame, surface, folder: Path) -> dict[str, float]:
     """Stiffness (N/mm) of a model of one modulus in the shipped load cases."""
-    cases = [LoadCase(name, **case) for name, case in DEFAULT_OPTIONS["load_cases"].items()]
+    cases = [LoadCase(name, **case) for name, case in MESH["load_cases"].items()]
     add_load_sets(mesh, frame, cases, surface)
     folder.mkdir()
     write_inp(
@@ -141,21 +140,12 @@ def compare_stiffness(table: dict) -> dict:
 
 
 def relative(table: dict, one: str, other: str) -> float:
-    return max(abs(table[one][case] / table[other][case] - 1) for case in DEFAULT_OPTIONS["load_cases"])
-
-
-def quickest(work) -> float:
-    seconds = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+    return max(abs(table[one][case] / table[other][case] - 1) for case in MESH["load_cases"])
 
 
 def time_exports(mask: Image, ct: Image, folder: Path) -> dict:
     """Seconds for the voxel model, and for surface and tetrahedra, mesh to file."""
-    calibration = Calibration(SLOPE, INTERCEPT, "K2HPO4", DEFAULT_OPTIONS)
+    calibration = Calibration(SLOPE, INTERCEPT, "K2HPO4", MESH)
 
     def write(mesh, bins, name):
         write_inp(mesh, folder / f"{name}.inp", ["benchmark"], bins, POISSON)
@@ -182,75 +172,6 @@ def peak_of_export(mask: Image, ct: Image, folder: Path) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
-def compare_mapping(mask: Image, ct: Image) -> dict:
-    """Our integration against py_bonemat's on the same elements: ratio of times, largest difference (HU)."""
-    spec = importlib.util.find_spec("py_bonemat_abaqus")
-    if spec is None:
-        print("py_bonemat_abaqus is not installed: its comparison is left out")
-        return {}
-    # As published its module does not load under Python 3, for the sake of one class that is not needed here.
-    source = (Path(spec.submodule_search_locations[0]) / "classes.py").read_text(encoding="utf-8")
-    oracle: dict = {}
-    exec(source[: source.index("class linear_hex")], oracle)
-    quad_tet, vtk_data = oracle["quad_tet"], oracle["vtk_data"]
-    mesh = build_tetrahedra(mask)
-    ours_s = quickest(lambda: mean_over_tetrahedra(mesh, ct, PARTS, {"hu": lambda hu: hu}))
-    ours = mean_over_tetrahedra(mesh, ct, PARTS, {"hu": lambda hu: hu})["hu"]
-    axes = [ct.origin_mm[i] + ct.spacing_mm[i] * np.arange(ct.shape[i]) for i in range(3)]
-    image = vtk_data(*(axis.tolist() for axis in axes), ct.array.ravel(order="F"))
-    chosen = np.linspace(0, len(mesh.cells) - 1, ORACLE_ELEMENTS).astype(int)
-    started = time.perf_counter()
-    theirs = [
-        quad_tet(0, [mesh.points_mm[i].tolist() for i in mesh.cells[cell]], mesh.cells[cell]).integral(
-            PARTS, image
-        )
-        for cell in chosen
-    ]
-    theirs_s = (time.perf_counter() - started) * len(mesh.cells) / ORACLE_ELEMENTS
-    return {
-        "mapping_speedup_vs_py_bonemat": theirs_s / ours_s,
-        "mapping_s": ours_s,
-        "mapping_mean_difference_hu": float(np.abs(ours[chosen] - theirs).mean()),
-        "mapping_spread_hu": float(np.std(ours)),
-    }
-
-
-def compare_ciclope(mask: Image, ct: Image, folder: Path) -> dict:
-    """ciclope's voxel model against ours: the same 3-mm cubes, from array to .inp."""
-    try:
-        from ciclope.core.voxelFE import mesh2voxelfe, vol2ugrid
-    except (ImportError, AttributeError) as error:
-        print(f"ciclope cannot be used ({error}): its comparison is left out")
-        return {}
-
-    class Block(meshio.CellBlock):
-        """ciclope takes meshio's blocks apart as the tuples they once were."""
-
-        def __getitem__(self, i):
-            return (self.type, self.data)[i]
-
-    mesh = build_hexahedra(mask, {"hu": ct.array})
-    corner = mesh.points_mm[mesh.cells].min(axis=1)
-    place = np.rint((corner - corner.min(axis=0)) / 3.0).astype(int)
-    volume = np.zeros(place.max(axis=0)[::-1] + 1, np.uint8)
-    grey = np.clip(1 + (mesh.cell_data["hu"] + 200) / 8, 1, 255).astype(np.uint8)
-    volume[tuple(place.T[::-1])] = grey
-    template = folder / "template.inp"
-    template.write_text("** no step\n")
-
-    def theirs():
-        grid = vol2ugrid(volume, [3.0, 3.0, 3.0], GVmin=0)
-        grid.cells = [Block(block.type, block.data) for block in grid.cells]
-        mesh2voxelfe(grid, str(template), str(folder / "ciclope.inp"), keywords=["NSET", "ELSET"])
-
-    def ours():
-        bins = bin_modulus(1000.0 + 60.0 * grey, 0)
-        write_inp(mesh, folder / "ours.inp", ["benchmark"], bins, POISSON)
-
-    ours_s = quickest(lambda: (build_hexahedra(mask, {"hu": ct.array}), ours()))
-    return {"hex_speedup_vs_ciclope": quickest(theirs) / ours_s}
-
-
 def perturb() -> dict:
     """How many spoilt masks mesh, or are refused, with the right words."""
     wrong = []
@@ -264,7 +185,7 @@ def perturb() -> dict:
             )
             paths = (folder / "mask.nii.gz", folder / "ct.nii.gz", folder / "mesh")
             try:
-                export_mesh(*paths, perturbation.side, OPTIONS | {"gates": COARSE})
+                export_mesh(*paths, perturbation.side, OPTIONS)
             except MeshError as error:
                 right = bool(perturbation.refused) and any(
                     word in str(error) for word in perturbation.refused.split("|")
@@ -282,30 +203,40 @@ def make_femur(folder: Path) -> tuple[Image, Image]:
     """Scan and mask of the synthetic femur."""
     build_crops(TEST_SEEDS[:1], folder, 1, lambda done, total: None, no_changes)
     with np.load(folder / f"{TEST_SEEDS[0]}_left.npz") as arrays:
-        return Image(arrays["ct"], SPACING_MM), Image(solid_mask(arrays["mask"])[0], SPACING_MM)
+        return Image(arrays["ct"], SPACING_MM), Image(solid_mask(arrays["mask"]), SPACING_MM)
 
 
 def main_part(part: str) -> None:
     """Measure one part again, into the results that are there."""
-    result = read_json(RESULTS)
+    before = read_json(RESULTS)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if part == "--mirror":
             _, mask = make_femur(folder)
-            result |= compare_stiffness(result["convergence"] | mirror(mask, folder))
+            result = before | compare_stiffness(before["convergence"] | mirror(mask, folder))
         elif part == "--times":
-            result |= measure_cost(*make_femur(folder), folder) | {"machine": describe_machine(1)}
+            measured = measure_cost(*make_femur(folder), folder)
+            finish(without_peers(before) | measured | {"machine": describe_machine(1)}, before)
+            return
         else:
-            result |= perturb()
+            result = before | perturb()
     write_results(result, RESULTS)
+
+
+def finish(result: dict, before: dict) -> None:
+    """Write what was measured, and of absent peers what is kept; end with status 1 where one is absent."""
+    missing = missing_peers(result)
+    keep_peers(result, before)
+    write_results(result, RESULTS)
+    if missing:
+        sys.exit(missing)
 
 
 def measure_cost(ct: Image, mask: Image, folder: Path) -> dict:
     """Times, memory and peers."""
     return (
         time_exports(mask, ct, folder)
-        | compare_mapping(mask, ct)
-        | compare_ciclope(mask, ct, folder)
+        | compare_peers(mask, ct, folder)
         | {"peak_rss_gb": peak_of_export(mask, ct, folder)}
     )
 
@@ -332,14 +263,14 @@ def main() -> None:
         "data": "synthetic",
         "machine": describe_machine(1),
     }
-    write_results(result, RESULTS)
+    finish(result, read_results(RESULTS))
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--export"]:
         place = Path(sys.argv[2])
         paths = (place / "mask.nii.gz", place / "ct.nii.gz", place / "mesh")
-        export_mesh(*paths, "left", {}, SLOPE, INTERCEPT)
+        export_mesh(*paths, "left", MESH, SLOPE, INTERCEPT)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
     elif sys.argv[1:] in (["--mirror"], ["--times"], ["--masks"]):
         main_part(sys.argv[1])

@@ -6,11 +6,11 @@ from copy import deepcopy
 import meshio
 import numpy as np
 import pytest
-from perturbations import COARSE, OPTIONS, femur
+from perturbations import OPTIONS, femur
 
 from hipqct.anatomy import find_frame
 from hipqct.errors import MeshError
-from hipqct.gates import LIMITS, check_gates, hex_facts, mask_facts, surface_facts, tet_facts
+from hipqct.gates import check_gates, hex_facts, mask_facts, surface_facts, tet_facts
 from hipqct.hexahedra import build_hexahedra
 from hipqct.image import Image
 from hipqct.io.images import write_image
@@ -31,7 +31,7 @@ def scan(tmp_path_factory):
 
 def export(scan, out, **options) -> dict:
     paths = (scan / "mask.nii.gz", scan / "ct.nii.gz", out)
-    export_mesh(*paths, "left", OPTIONS | {"gates": COARSE} | options, slope=0.8, intercept=0.0)
+    export_mesh(*paths, "left", OPTIONS | options, slope=0.8, intercept=0.0)
     return json.loads((out / "mesh.json").read_text())
 
 
@@ -58,11 +58,11 @@ def failed(facts: dict, **parts) -> set[str]:
     facts = deepcopy(facts)
     for name, part in parts.items():
         facts[name] |= part
-    return {name for name, gate in check_gates(facts, COARSE).items() if not gate["passed"]}
+    return {name for name, gate in check_gates(facts, OPTIONS["gates"]).items() if not gate["passed"]}
 
 
 def test_a_calibrated_femur_is_asked_every_question_and_told_its_shaft_is_short(facts):
-    assert set(facts["gates"]) == set(LIMITS)
+    assert set(facts["gates"]) == set(OPTIONS["gates"])
     assert facts["flags"] == ["shaft_length_mm"]
     gate = facts["gates"]["shaft_length_mm"]
     assert gate["value"] == facts["anatomy"]["shaft_length_mm"] < gate["low"] == 20
@@ -181,6 +181,6 @@ def test_a_gate_named_an_error_that_is_passed_stops_nothing(scan, tmp_path):
 
 
 def test_a_limit_of_the_configuration_counts_for_the_error_too(scan, tmp_path):
-    gates = COARSE | {"head_radius_mm": [30, 31]}
+    gates = OPTIONS["gates"] | {"head_radius_mm": [30, 31]}
     with pytest.raises(MeshError, match="at least 30 and at most 31"):
         export(scan, tmp_path, gates=gates, gate_errors=["head_radius_mm"])

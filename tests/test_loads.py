@@ -9,13 +9,13 @@ from hipqct.errors import MeshError
 from hipqct.hexahedra import build_hexahedra
 from hipqct.image import Image
 from hipqct.loads import (
-    DISTAL_SLAB,
     LoadCase,
     add_load_sets,
     contact_radii_mm,
     hinge_axis,
     push_direction,
 )
+from hipqct.mesh import DISTAL_SLAB
 from hipqct.surface import extract_surface
 from hipqct.tetrahedra import build_tetrahedra
 

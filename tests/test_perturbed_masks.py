@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from perturbations import COARSE, OPTIONS, PERTURBATIONS, Perturbation, femur
+from perturbations import OPTIONS, PERTURBATIONS, Perturbation, femur
 
 from hipqct.errors import MeshError
 from hipqct.io.images import write_image
@@ -18,7 +18,7 @@ def export(perturbation: Perturbation, folder) -> dict:
     write_image(mask, folder / "mask.nii.gz")
     write_image(mask.with_array(hu), folder / "ct.nii.gz")
     paths = (folder / "mask.nii.gz", folder / "ct.nii.gz", folder / "mesh")
-    export_mesh(*paths, perturbation.side, OPTIONS | {"gates": COARSE})
+    export_mesh(*paths, perturbation.side, OPTIONS)
     return json.loads((folder / "mesh/mesh.json").read_text())
 
 

@@ -6,29 +6,71 @@ from pathlib import Path
 
 import pytest
 import yaml
+from shipped import CONFIG as SHIPPED
+from shipped import SCHEMA, mesh_options
 
 from hipqct.augment import Ranges
 from hipqct.errors import SheetError
-from hipqct.gates import LIMITS
-from hipqct.mesh_options import DEFAULT_OPTIONS
+from hipqct.hexahedra import SHAPES
+from hipqct.io.fe_formats import WRITERS
+from hipqct.loads import LoadCase
 from hipqct.settings import AUGMENTATION_LIMITS, check_bases, check_settings
 from hipqct.sheet import Subject
 
-ROOT = Path(__file__).resolve().parents[1]
-SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
-SHIPPED = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
+ALONG_THE_SHAFT = {"angle_to_shaft_deg": 0, "distal": "hinged"}
+STANCE = SHIPPED["mesh"]["load_cases"]["stance"]
 
 
 def test_the_shipped_configuration_is_right():
     check_settings(SHIPPED, SCHEMA)
 
 
-def test_the_shipped_mesh_options_are_the_packages_own():
-    options = dict(SHIPPED["mesh"])
-    gates = {name: tuple(limits) for name, limits in options.pop("gates").items()}
-    assert gates == LIMITS
-    ours = {key: value for key, value in DEFAULT_OPTIONS.items() if key not in ("gates", "laws_folder")}
-    assert options == ours
+def test_the_schema_lets_choose_what_the_package_knows():
+    mesh = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))["properties"]["mesh"]
+    options = mesh["properties"]
+    assert set(mesh["required"]) == set(options) - {"laws_folder"}
+    assert options["formats"]["items"]["enum"] == list(WRITERS)
+    assert options["hex_shape"]["enum"] == list(SHAPES)
+    (case,) = options["load_cases"]["patternProperties"].values()
+    fields_of_case = [field.name for field in fields(LoadCase) if field.name != "name"]
+    assert case["required"] == list(case["properties"]) == fields_of_case
+
+
+@pytest.mark.parametrize("key", SHIPPED["mesh"])
+def test_no_mesh_option_may_be_left_out(key):
+    mesh = {name: value for name, value in SHIPPED["mesh"].items() if name != key}
+    with pytest.raises(SheetError, match=rf"1 fault\(s\):\n  mesh: '{key}' is a required property"):
+        check_settings(SHIPPED | {"mesh": mesh}, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"cube": 3}, "mesh: Additional properties are not allowed ('cube' was unexpected)"),
+        ({"cube_mm": -1}, "mesh/cube_mm: -1 is less than the minimum of 0.5"),
+        ({"cube_mm": True}, "mesh/cube_mm: True is not of type 'number'"),
+        ({"average": "median"}, "mesh/average: 'median' is not one of ['density', 'modulus']"),
+        ({"bin_width": None}, "mesh/bin_width: None is not of type 'number'"),
+        ({"distal_cut_mm": 20}, "mesh/distal_cut_mm: 20 is less than the minimum of 50"),
+        ({"formats": ["stl"]}, "mesh/formats/0: 'stl' is not one of ['feb', 'bdf', 'cdb']"),
+        ({"minimum_modulus_mpa": 20000}, "mesh/minimum_modulus_mpa: 20000 is greater than the maximum of"),
+        ({"uncalibrated_modulus_mpa": 1e-4}, "mesh/uncalibrated_modulus_mpa: 0.0001 is less than the min"),
+        ({"load_cases": {"lift": STANCE | {"distal": "free"}}}, "mesh/load_cases/lift/distal: 'free' is not"),
+        ({"load_cases": {"lift": STANCE | {"angel": 1}}}, "mesh/load_cases/lift: Additional properties"),
+        ({"load_cases": {"lift": {}}}, "mesh/load_cases/lift: 'posterior_deg' is a required property"),
+        ({"gate_errors": ["head_leak"]}, "mesh/gate_errors/0: 'head_leak' is not one of ['touches_scan_top'"),
+        ({"gates": {}}, "mesh/gates: 'head_radius_mm' is a required property"),
+    ],
+)
+def test_a_mesh_option_out_of_its_range_is_told_before_any_job(changes, words):
+    with pytest.raises(SheetError) as error:
+        check_settings(SHIPPED | {"mesh": SHIPPED["mesh"] | changes}, SCHEMA)
+    assert words in str(error.value)
+
+
+def test_a_gate_that_is_not_there_is_told_before_any_job():
+    with pytest.raises(SheetError, match="mesh/gates: 'head_radius' is not one of"):
+        check_settings(SHIPPED | {"mesh": mesh_options({"head_radius": [17, 32]})}, SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -61,14 +103,6 @@ def test_a_fault_is_told_by_its_key(section, key, value, words):
             {"cases": ["stance", "fal"]},
             "solve/cases: 'fal' is none of mesh/load_cases (stance, fall)",
         ),
-        (
-            "mesh",
-            {"minimum_modulus_mpa": 20000},
-            "minimum_modulus_mpa in the configuration must be 0.001 to 10000",
-        ),
-        ("mesh", {"uncalibrated_modulus_mpa": 1e-4}, "uncalibrated_modulus_mpa in the configuration must be"),
-        ("mesh", {"gates": {"head_radius": [17, 32]}}, "mesh/gates: there is no gate 'head_radius'"),
-        ("mesh", {"gate_errors": ["head_leak"]}, "mesh/gate_errors: there is no gate 'head_leak'"),
         ("mesh", {"modulus_law": "keller"}, "mesh/density_laws/K2HPO4: material law keller is unknown"),
         (
             "mesh",
@@ -96,7 +130,12 @@ def test_a_fault_is_told_by_its_key(section, key, value, words):
         ("train", {"augmentation": {"noise": [0.5, 60, 5]}}, "train/augmentation/noise"),
         ("train", {"augmentation": {"truncation": [0.5, 0.5, 5]}}, "within 0.01 to 1"),
         ("train", {"augmentation": {"mirror": [0.5, 1, 1]}}, "mirror makes right femurs of left ones"),
-        ("mesh", {"gates": {"head_radius_mm": [32, 17]}}, "the lower limit 32 is above the upper one, 17"),
+        ("mesh", mesh_options({"head_radius_mm": [32, 17]}), "the lower limit 32 is above the upper one, 17"),
+        (
+            "mesh",
+            {"load_cases": SHIPPED["mesh"]["load_cases"] | {"drop": STANCE | ALONG_THE_SHAFT}},
+            "mesh/load_cases/drop: a push along the shaft leaves a hinge no axis",
+        ),
     ],
 )
 def test_names_that_nothing_knows_are_told_before_any_job(section, changes, words):

@@ -7,6 +7,7 @@ import meshio
 import numpy as np
 import pytest
 from perturbations import COARSE, femur
+from shipped import mesh_options
 
 from hipqct.errors import SolverError
 from hipqct.image import Image
@@ -26,7 +27,7 @@ CRITERION = {
     "bone_from_mpa": 0,
     "apart_mm": 9,
 }
-OPTIONS = {"cube_mm": 5.0, "tet_mm": 8.0, "points_per_edge": 2, "gates": COARSE}
+OPTIONS = mesh_options(COARSE, cube_mm=5.0, tet_mm=8.0, points_per_edge=2)
 needs_ccx = pytest.mark.skipif(shutil.which("ccx") is None, reason="CalculiX (ccx) is not installed")
 
 

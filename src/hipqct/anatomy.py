@@ -164,7 +164,7 @@ def _trim(mask: Image) -> Image:
 def _smooth(mask: Image) -> np.ndarray:
     """The mask's voxels without roughness, as one piece; those of the mask itself where nothing is left."""
     smooth = ndimage.gaussian_filter(mask.array.astype(np.float32), SMOOTHING_MM / np.array(mask.spacing_mm))
-    return solid_mask(smooth >= 0.5)[0] if (smooth >= 0.5).any() else mask.array
+    return solid_mask(smooth >= 0.5) if (smooth >= 0.5).any() else mask.array
 
 
 def _first_neck_axis(up: np.ndarray, side: str) -> np.ndarray:

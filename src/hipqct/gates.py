@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from hipqct.anatomy import SHORTEST_SHAFT_MM
 from hipqct.image import Image
 from hipqct.loads import overlapping_nodes
 from hipqct.material import MaterialBins, material_name
@@ -19,64 +18,20 @@ from hipqct.mesh import (
     surface_area_mm2,
     tet_volumes_mm3,
 )
-from hipqct.solid import solid_mask
 
-# What every check must lie between; None is no bound. The configuration explains each.
-LIMITS = {
-    "several_components": (None, 1),
-    "empty_slices": (None, 0),
-    "filled_cavities": (None, 0),
-    "touches_scan_top": (None, 0),
-    "touches_scan_side": (None, 0),
-    "surface_handles": (None, 0),
-    "surface_not_manifold": (None, 0),
-    "uncalibrated": (None, 0),
-    "no_anatomical_frame": (None, 0),
-    "head_radius_mm": (17, 32),
-    "head_misfit_mm": (None, 1.3),
-    "head_coverage": (0.85, None),
-    "head_leak_percent": (None, 1.0),
-    "neck_share": (0.25, 0.7),
-    "neck_shaft_angle_deg": (105, 150),
-    "below_head_mm": (50, None),
-    "distal_cut_missing_mm": (None, 3),
-    "shaft_length_mm": (SHORTEST_SHAFT_MM, None),
-    "distal_slab_share": (0.6, 1.5),
-    "contact_radius_mm": (14, None),
-    "surface_volume_error_percent": (-0.1, 0.1),
-    "hex_volume_error_percent": (-3, 3),
-    "tet_volume_error_percent": (-0.5, 0.5),
-    "tet_min_dihedral_deg": (10, None),
-    "tet_min_volume_mm3": (1e-6, None),
-    "tet_not_manifold": (None, 0),
-    "hex_min_jacobian_mm3": (1e-6, None),
-    "hex_empty_sets": (None, 0),
-    "tet_empty_sets": (None, 0),
-    "hex_sets_overlap": (None, 0),
-    "tet_sets_overlap": (None, 0),
-    "hex_mineral_error_percent": (-2, 2),
-    "tet_mineral_error_percent": (-2, 2),
-    "hex_at_minimum_percent": (None, 10),
-    "tet_at_minimum_percent": (None, 10),
-    "hex_modulus_max_mpa": (None, 25_000),
-    "tet_modulus_max_mpa": (None, 25_000),
-}
 DISTAL_NEXT_MM = 15.0  # what the held slab's sections are compared with
 
 
 def mask_facts(mask: Image, slab_mm: float = DISTAL_SLAB_MM) -> dict:
-    """Volume of the solid mask, what had to be corrected in it, and which ends of the image it touches.
+    """Volume of a mask of one solid piece, which ends of the image it touches, and how its lower end narrows.
 
     Args:
         slab_mm: depth of the slab that load cases hold.
     """
-    solid, facts = solid_mask(mask.array)
-    occupied = np.flatnonzero(mask.array.any(axis=(0, 1)))
+    solid = np.asarray(mask.array, bool)
     upwards = solid[:, :, :: 1 if mask.direction[2, 2] >= 0 else -1]
     return {
         "volume_mm3": float(solid.sum()) * mask.voxel_volume_mm3,
-        **facts,
-        "empty_slices": int(occupied[-1] - occupied[0] + 1 - len(occupied)),
         "touches_lowest_slice": bool(upwards[:, :, 0].any()),
         "touches_highest_slice": bool(upwards[:, :, -1].any()),
         "touches_side": bool(solid[[0, -1]].any() or solid[:, [0, -1]].any()),
@@ -148,17 +103,6 @@ def hex_facts(mesh: Mesh, mask_volume_mm3: float, bins: MaterialBins | None) -> 
     }
 
 
-def gate_faults(limits: dict, errors: list[str]) -> list[str]:
-    """What is wrong with the options ``gates`` and ``gate_errors``: unknown names, reversed limits."""
-    named = [("gates", name) for name in limits] + [("gate_errors", name) for name in errors]
-    unknown = [f"mesh/{key}: there is no gate {name!r}" for key, name in named if name not in LIMITS]
-    return unknown + [
-        f"mesh/gates/{name}: the lower limit {low:g} is above the upper one, {high:g}"
-        for name, (low, high) in limits.items()
-        if low is not None and high is not None and low > high
-    ]
-
-
 def check_gates(facts: dict, limits: dict) -> dict:
     """Every check with its value and limits; one that does not pass becomes a flag of the same name.
 
@@ -167,9 +111,8 @@ def check_gates(facts: dict, limits: dict) -> dict:
 
     Args:
         facts: of mesh.json; before there are meshes, those of mask and anatomy alone.
-        limits: by name ``(low, high)``, None for no bound; those left out are `LIMITS`'.
+        limits: the configuration's ``mesh/gates``, by name ``(low, high)``, None for no bound.
     """
-    limits = LIMITS | limits
     values = _mask_values(facts) | _anatomy_values(facts["anatomy"], facts["distal_cut_mm"])
     if "surface" in facts:
         values |= _mesh_values(facts) | _material_values(facts)
@@ -187,10 +130,7 @@ def _within(value, low, high) -> bool:
 def _mask_values(facts: dict) -> dict:
     mask = facts["mask"]
     return {
-        "several_components": mask["components"],
         "distal_slab_share": mask["distal_slab_share"],
-        "empty_slices": mask["empty_slices"],
-        "filled_cavities": mask["filled_voxels"],
         "touches_scan_top": int(mask["touches_highest_slice"]),
         "touches_scan_side": int(mask["touches_side"]),
         "uncalibrated": int(facts["uncalibrated"]),

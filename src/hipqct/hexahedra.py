@@ -6,7 +6,7 @@ from scipy.optimize import brentq
 
 from hipqct.errors import MeshError
 from hipqct.image import Image
-from hipqct.mesh import DISTAL_SLAB_MM, HEX_CORNERS, Mesh
+from hipqct.mesh import DISTAL_SLAB, DISTAL_SLAB_MM, HEX_CORNERS, Mesh
 from hipqct.resample import overlap_lengths
 from hipqct.solid import bounding_box, largest_component, solid_mask
 from hipqct.surface import LevelSet, smooth_level_set
@@ -68,7 +68,7 @@ def build_hexahedra(
             grid.
     """
     _check_arguments(mask, images, cube_mm, bone_fraction_min, shape)
-    solid, _ = solid_mask(mask.array)
+    solid = solid_mask(mask.array)
     box = bounding_box(solid)
     inside = solid[box].astype(float)
     first, counts, steps = _cube_grid(inside, mask, cube_mm)
@@ -100,7 +100,7 @@ def build_hexahedra(
     }
     height_mm = up * cube_mm * points_index[:, 2]
     node_sets = _node_sets(height_mm, cells, slab_mm)
-    facts["set_depths_mm"] = {"DISTAL_SLAB": float(np.ptp(height_mm[node_sets["DISTAL_SLAB"]]))}
+    facts["set_depths_mm"] = {DISTAL_SLAB: float(np.ptp(height_mm[node_sets[DISTAL_SLAB]]))}
     return Mesh(points_mm, cells, cell_data, node_sets, facts)
 
 
@@ -223,7 +223,7 @@ def _node_sets(height_mm: np.ndarray, cells: np.ndarray, slab_mm: float) -> dict
     cubes_round_node = np.bincount(cells.ravel(), minlength=len(height_mm))
     return {
         "DISTAL_FACE": np.flatnonzero(height_mm == height_mm.min()),
-        "DISTAL_SLAB": np.flatnonzero(height_mm <= height_mm.min() + slab_mm + HEIGHT_TOLERANCE_MM),
+        DISTAL_SLAB: np.flatnonzero(height_mm <= height_mm.min() + slab_mm + HEIGHT_TOLERANCE_MM),
         "PROXIMAL": np.flatnonzero(height_mm == height_mm.max()),
         "SURFACE": np.flatnonzero(cubes_round_node < CUBES_ROUND_AN_INNER_NODE),
     }

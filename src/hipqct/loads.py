@@ -6,10 +6,9 @@ import numpy as np
 
 from hipqct.anatomy import FemurFrame
 from hipqct.errors import MeshError
-from hipqct.mesh import Mesh, Surface
+from hipqct.mesh import DISTAL_SLAB, Mesh, Surface
 
-DISTAL_SLAB, HEAD, TROCHANTER = "DISTAL_SLAB", "HEAD_", "TROCHANTER_"
-FIXATIONS = ("clamped", "hinged")
+HEAD, TROCHANTER = "HEAD_", "TROCHANTER_"
 # Nodes of the head lie within this many radii of its centre.
 HEAD_REACH = 1.3
 

@@ -16,7 +16,7 @@ HEX_CORNER_NEIGHBOURS = np.array(
 # Edges of a tetrahedron in the order of a C3D10's mid-edge nodes (VTK's too).
 TET_EDGES = np.array([(0, 1), (1, 2), (2, 0), (0, 3), (1, 3), (2, 3)])
 # What a support holds at the lower end: stuffed tetrahedra are chamfered at the face itself.
-DISTAL_SLAB_MM = 6.0
+DISTAL_SLAB, DISTAL_SLAB_MM = "DISTAL_SLAB", 6.0
 
 
 @dataclass(frozen=True)

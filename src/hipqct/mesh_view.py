@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from hipqct.anatomy import FemurFrame
-from hipqct.mesh import Mesh, unshared_faces
+from hipqct.mesh import DISTAL_SLAB, Mesh, unshared_faces
 
 # Faces of a C3D8 by its corners, seen from outside counter-clockwise.
 HEX_FACES = np.array([(0, 3, 2, 1), (4, 5, 6, 7), (0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7)])
@@ -118,7 +118,7 @@ def _draw_case(ax: Axes, mesh: Mesh, view: np.ndarray, case: dict, frame: FemurF
     """The model in grey with the case's node sets in colour and its push as an arrow."""
     colours = np.tile(_rgb(PLAIN), (len(mesh.cells), 1))
     patches = []
-    for name in (case["head_set"], case["trochanter_set"], "DISTAL_SLAB"):
+    for name in (case["head_set"], case["trochanter_set"], DISTAL_SLAB):
         if name:
             place = name.split("_")[0]
             touched = np.isin(mesh.cells, mesh.node_sets[name]).any(axis=1)

@@ -7,7 +7,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from hipqct.errors import ModelError, SheetError
-from hipqct.mesh_options import complete_options, law_faults
+from hipqct.mesh_options import law_faults, option_faults
 from hipqct.network import check_precision
 from hipqct.sheet import Subject
 
@@ -87,8 +87,4 @@ def _faults_between_keys(config: dict) -> list[str]:
             f"train/learning_rate, {train['learning_rate']:g}"
         )
     unknown += _augmentation_faults(train["augmentation"], train["side"])
-    try:
-        complete_options(mesh)
-    except SheetError as error:
-        unknown.append(f"mesh: {error}")
-    return unknown + law_faults(mesh, config["density"]["basis"])
+    return unknown + option_faults(mesh, config["density"]["basis"])

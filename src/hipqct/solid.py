@@ -8,11 +8,8 @@ from hipqct.hounsfield import OUTSIDE_HU
 from hipqct.image import Image
 
 
-def solid_mask(mask: np.ndarray) -> tuple[np.ndarray, dict]:
-    """Keep the largest face-connected part of a mask and fill its cavities.
-
-    Returns:
-        The cleaned mask, and ``components``, ``dropped_voxels`` and ``filled_voxels`` as found.
+def solid_mask(mask: np.ndarray) -> np.ndarray:
+    """The largest face-connected part of a mask, its cavities filled.
 
     Raises:
         MeshError: the mask is empty, or fills the whole image.
@@ -23,16 +20,9 @@ def solid_mask(mask: np.ndarray) -> tuple[np.ndarray, dict]:
     if mask.all():
         raise MeshError("the mask fills the whole image, which no bone does: look at the segmentation first")
     box = bounding_box(mask)
-    largest, sizes = largest_component(mask[box])
-    filled = ndimage.binary_fill_holes(largest)
-    facts = {
-        "components": len(sizes),
-        "dropped_voxels": int(sizes.sum() - sizes.max()),
-        "filled_voxels": int(filled.sum() - sizes.max()),
-    }
     solid = np.zeros_like(mask)
-    solid[box] = filled
-    return solid, facts
+    solid[box] = ndimage.binary_fill_holes(largest_component(mask[box])[0])
+    return solid
 
 
 def largest_component(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

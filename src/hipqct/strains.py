@@ -6,9 +6,8 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from hipqct.errors import SolverError
-from hipqct.loads import DISTAL_SLAB
 from hipqct.material import SOLVED_MODULUS
-from hipqct.mesh import HEX_CORNERS, TET_EDGES, Mesh, cell_volumes_mm3
+from hipqct.mesh import DISTAL_SLAB, HEX_CORNERS, TET_EDGES, Mesh, cell_volumes_mm3
 
 MEASURES = ("principal", "effective")
 EVERY_NODE, HINGE = "NALL", "HINGE"  # node sets of the decks

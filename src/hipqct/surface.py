@@ -91,7 +91,7 @@ def smooth_level_set(mask: Image) -> LevelSet:
     Raises:
         MeshError: the mask is empty, or fills the whole image.
     """
-    solid, _ = solid_mask(mask.array)
+    solid = solid_mask(mask.array)
     spacing_mm = np.array(mask.spacing_mm)
     sigma_mm = max(SMOOTHING_MM, SMOOTHING_PIXELS * np.median(spacing_mm))
     margin = np.ceil(MARGIN * sigma_mm / spacing_mm).astype(int) + 1

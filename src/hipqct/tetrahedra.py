@@ -13,6 +13,7 @@ from scipy import ndimage
 from hipqct.errors import MeshError
 from hipqct.image import Image
 from hipqct.mesh import (
+    DISTAL_SLAB,
     DISTAL_SLAB_MM,
     TET_EDGES,
     Mesh,
@@ -287,14 +288,13 @@ def _finish(points_mm: np.ndarray, tets: np.ndarray, mask: Image, size_mm: float
     world_mm = mask.to_world(local_mm / np.array(mask.spacing_mm))
     if np.linalg.det(mask.direction) < 0:
         cells = cells[:, [1, 0, 2, 3, 4, 6, 5, 8, 7, 9]]
-    up = 1 if mask.direction[2, 2] >= 0 else -1
-    height_mm = up * local_mm[:, 2]
+    height_mm = local_mm[:, 2] * (1 if mask.direction[2, 2] >= 0 else -1)
     lowest_mm = height_mm.min()
     node_sets = {
         "DISTAL_FACE": np.flatnonzero(height_mm <= lowest_mm + DISTAL_FACE_MM),
-        "DISTAL_SLAB": np.flatnonzero(height_mm <= lowest_mm + slab_mm),
+        DISTAL_SLAB: np.flatnonzero(height_mm <= lowest_mm + slab_mm),
         "SURFACE": np.flatnonzero(on_surface),
     }
-    depth_mm = float(np.ptp(height_mm[node_sets["DISTAL_SLAB"]]))
-    facts = {"size_mm": size_mm, "set_depths_mm": {"DISTAL_SLAB": depth_mm}}
+    depth_mm = float(np.ptp(height_mm[node_sets[DISTAL_SLAB]]))
+    facts = {"size_mm": size_mm, "set_depths_mm": {DISTAL_SLAB: depth_mm}}
     return Mesh(world_mm, cells, {}, node_sets, facts)

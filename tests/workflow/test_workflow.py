@@ -241,13 +241,16 @@ def test_a_bad_sheet_or_configuration_stops_before_any_job(tmp_path, phantoms):
     assert "line 2, sex: 'W': use F or M" in run.stdout + run.stderr
     sheet.write_text(good)
     config = tmp_path / "config/config.yaml"
-    good = config.read_text()
-    config.write_text(good.replace("pixels: 192", "pixels: 100"))
-    run = study.run()
-    assert "crop/pixels: 100 is not a multiple of 8" in run.stdout + run.stderr
-    config.write_text(good.replace("pixel_mm: 0.8", "pixel_mm: 0.7"))
-    run = study.run()
-    assert "crop/pixel_mm is 0.7, not 0.8 as the model 'medium' needs" in run.stdout + run.stderr
+    shipped = config.read_text()
+    for old, new, words in (
+        ("pixels: 192", "pixels: 100", "crop/pixels: 100 is not a multiple of 8"),
+        ("pixel_mm: 0.8", "pixel_mm: 0.7", "crop/pixel_mm is 0.7, not 0.8 as the model 'medium' needs"),
+        ("modulus_mpa: 10.0", "modulus_mpa: 20000", "mesh/minimum_modulus_mpa: 20000 is greater than"),
+        ("  hex_shape: mask\n", "", "mesh: 'hex_shape' is a required property"),
+    ):
+        config.write_text(shipped.replace(old, new))
+        run = study.run()
+        assert run.returncode != 0 and words in run.stdout + run.stderr
     assert not (tmp_path / "results").exists()
 
 

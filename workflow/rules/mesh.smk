@@ -46,7 +46,6 @@ rule solve_mesh:
         "<logs>/solve_mesh/{subject}.{side}.log",
     benchmark:
         "<benchmarks>/solve_mesh/{subject}.{side}.tsv"
-    threads: 1
     resources:
         mem_mb=2000 if config["solve"]["model"] == "hex" else 6000,
         runtime=15 + round(config["solve"]["minutes"] * len(config["solve"]["cases"])),

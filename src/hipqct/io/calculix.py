@@ -11,8 +11,8 @@ import numpy as np
 from hipqct.errors import SolverError
 from hipqct.io.files import replace_when_done
 from hipqct.io.meshes import deck_comment
-from hipqct.loads import DISTAL_SLAB, LoadCase
-from hipqct.mesh import Mesh
+from hipqct.loads import LoadCase
+from hipqct.mesh import DISTAL_SLAB, Mesh
 
 SOLVER = "ccx"
 RESULT_HEADS = {"displacements": "displacement_mm", "forces": "force_n"}

@@ -12,7 +12,7 @@ from hipqct.io.files import replace_when_done
 from hipqct.io.meshes import write_inp, write_vtu
 from hipqct.loads import LoadCase, hinge_axis, push_direction
 from hipqct.material import SOLVED_MODULUS, MaterialBins
-from hipqct.mesh import Mesh
+from hipqct.mesh import DISTAL_SLAB, Mesh
 
 LOAD_CASES = "load_cases"
 
@@ -100,7 +100,7 @@ def _case_lines(case: LoadCase, push, hinge, frame: FemurFrame, slab_mm: float) 
         f"shaft axis: {axes}",
         f"{case.head_set}: frictionless rigid cap, {case.head_cap_deg:g} deg about the push, moved by "
         f"{case.displacement_mm:g} mm; the force is the sum of its reactions",
-        f"DISTAL_SLAB, lowest {slab_mm:g} mm: {held}",
+        f"{DISTAL_SLAB}, lowest {slab_mm:g} mm: {held}",
     ]
     if case.trochanter_set:
         lines.append(

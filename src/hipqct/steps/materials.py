@@ -9,7 +9,6 @@ import numpy as np
 from hipqct.density import bone_mineral_content_mg, calibrate
 from hipqct.errors import SheetError
 from hipqct.image import Image
-from hipqct.io.laws import choose_laws
 from hipqct.mapping import mean_over_tetrahedra
 from hipqct.material import (
     MG_CM3_PER_G_CM3,
@@ -24,6 +23,7 @@ from hipqct.material import (
     youngs_modulus_mpa,
 )
 from hipqct.mesh import Mesh, tet_volumes_mm3
+from hipqct.mesh_options import laws_for
 
 AT_MINIMUM = "at_minimum"  # cell array: share of an element (0 to 1) with the minimum modulus
 
@@ -33,7 +33,7 @@ class Calibration:
 
     Args:
         slope, intercept: mg/cm3 of ``basis`` equivalent per HU, and mg/cm3.
-        options: of `hipqct.mesh_options`.
+        options: the configuration's ``mesh``.
 
     Raises:
         MeshError: a law is missing, or of the wrong kind.
@@ -41,8 +41,7 @@ class Calibration:
 
     def __init__(self, slope: float, intercept: float, basis: str, options: dict):
         self.slope, self.intercept, self.basis, self.options = slope, intercept, basis, options
-        laws = (options["density_laws"], options["modulus_law"])
-        self.density_laws, self.modulus_law = choose_laws(options["laws_folder"], basis, *laws)
+        self.density_laws, self.modulus_law = laws_for(options, basis)
 
     def density_mg_cm3(self, hu: np.ndarray) -> np.ndarray:
         """Density in mg/cm3 of the scan's basis."""

@@ -17,7 +17,6 @@ from hipqct.loads import LoadCase, add_load_sets, contact_radii_mm
 from hipqct.mapping import extend_beyond
 from hipqct.material import MaterialBins, bin_modulus
 from hipqct.mesh import Mesh, Surface
-from hipqct.mesh_options import complete_options
 from hipqct.solid import cut_below, solid_mask
 from hipqct.steps.decks import (
     load_case_facts,
@@ -49,14 +48,14 @@ def export_mesh(
 
     Args:
         side: ``left`` or ``right``.
-        options: keys of `hipqct.mesh_options.DEFAULT_OPTIONS`; those left out take its values.
+        options: the configuration's ``mesh``, checked against its schema.
         slope, intercept: calibration in mg/cm3 per HU and mg/cm3 of ``basis`` equivalent.
 
     Raises:
         MeshError: the mask cannot be meshed, the laws do not fit, or a gate named in ``gate_errors`` fails.
-        SheetError: an option is unknown, or the calibration is half given or impossible.
+        SheetError: the calibration is half given or impossible.
     """
-    options, folder = complete_options(options), Path(folder)
+    folder = Path(folder)
     calibration = _read_calibration(slope, intercept, basis, options)
     mask, ct = _read_images(mask_path, resampled_path)
     mask, frame, femur = _prepare_femur(mask, side, options)
@@ -113,15 +112,15 @@ def _prepare_femur(mask: Image, side: str, options: dict) -> tuple[Image, FemurF
     A femur is cut by the frame of the whole, and described by that of what is left: shafts of one length
     have their axes from one stretch.
     """
+    mask = mask.with_array(solid_mask(mask.array))
     as_found = mask_facts(mask, options["distal_slab_mm"])
-    mask = mask.with_array(solid_mask(mask.array)[0])
     frame, no_frame = _find_frame(mask, side)
     whole_below_head_mm = frame.below_head_mm if frame else None
     if frame and options["distal_cut_mm"] is not None:
         cut = cut_below(mask, frame.head_center_mm, options["distal_cut_mm"])
-        mask = mask.with_array(solid_mask(cut.array)[0])
+        mask = mask.with_array(solid_mask(cut.array))
         frame, no_frame = _find_frame(mask, side)
-        # Of the cut femur, but for the faults of the mask that it was cut from.
+        # Of the cut femur, but for where the mask that it was cut from touches the image's other sides.
         ends = ("volume_mm3", "touches_lowest_slice", "distal_slab_share")
         of_cut = mask_facts(mask, options["distal_slab_mm"])
         as_found |= {key: of_cut[key] for key in ends}
