@@ -54,6 +54,9 @@ def test_measured_voxels_stay(hip):
         measured, count, warnings = fill_to_air(scan)
         assert (count, warnings) == (0, [])
         np.testing.assert_array_equal(measured, scan)
+    for step in (4, 10, 16):
+        stepped = (np.rint(hip[25:60, 20:60] / step) * step).astype(np.int16)
+        assert fill_to_air(stepped)[1:] == (0, []), step
     inside = hip.copy()
     inside[30:50, 30:50, 5:9] = 0  # a region that reaches no border may be anything
     inside[:3, :3, 4] = 3071  # clipped metal

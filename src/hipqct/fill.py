@@ -4,9 +4,9 @@ import numpy as np
 from scipy import ndimage
 
 from hipqct.hounsfield import AIR_HU, TISSUE_HU
-from hipqct.solid import reaching_sides
 
 FILL_SHARE_MIN = 0.001  # of the image; a slice that is all fill counts at any share
+RUN_SHARE_MIN = 0.1  # of a slice's side, in one piece; smooth tissue and coarse steps of HU leave less
 FILLS_MAX = 3  # so many values are tried
 SQUARE = np.ones((3, 3), bool)
 
@@ -15,8 +15,8 @@ def fill_to_air(ct: np.ndarray) -> tuple[np.ndarray, int, list[str]]:
     """Set to air what has one value of tissue up to the image's sides in plane, as resampling leaves it.
 
     0 HU is the usual fill. Bone that it cuts off would seem to end in soft tissue; at air it is noticed.
-    Noise lets no measured tissue be flat (3 x 3 equal pixels) over ``FILL_SHARE_MIN`` of an image. Its
-    lowest and highest value are passed by: a range that was cut is flat, too; ``check_tissues`` tells of it.
+    Noise lets no measured tissue be flat (3 x 3 equal pixels) along so much of a side. The image's lowest
+    and highest value are passed by: a range that was cut is flat, too; ``check_tissues`` tells of it.
 
     Args:
         ct: int16 HU, slices along the third axis; not changed.
@@ -51,11 +51,15 @@ def _flat_values_at_sides(ct: np.ndarray) -> list[int]:
 
 
 def _flat_from_sides(same: np.ndarray) -> np.ndarray:
-    """Where 3 x 3 pixels of a slice are set (beyond its sides all are), joined to such at its sides."""
+    """Where 3 x 3 pixels of a slice are set (beyond its sides all are), joined to a run along a side."""
     found = np.zeros_like(same)
     at_side = same[[0, -1]].any((0, 1)) | same[:, [0, -1]].any((0, 1))
     for k in np.flatnonzero(at_side):
         plane = same[:, :, k]
-        flat = reaching_sides(ndimage.binary_erosion(plane, SQUARE, border_value=1))
-        found[:, :, k] = plane & ndimage.binary_dilation(flat, SQUARE)
+        pieces, count = ndimage.label(ndimage.binary_erosion(plane, SQUARE, border_value=1))
+        runs = np.zeros(count + 1, bool)
+        for side in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
+            runs |= np.bincount(side, minlength=count + 1) > RUN_SHARE_MIN * len(side)
+        runs[0] = False
+        found[:, :, k] = plane & ndimage.binary_dilation(runs[pieces], SQUARE)
     return found

@@ -44,12 +44,7 @@ def largest_component(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def air_outside(ct: np.ndarray) -> np.ndarray:
     """Where air reaches the sides of an image (HU) in plane: round the body, and beyond the field of view."""
-    return reaching_sides(ct <= OUTSIDE_HU)
-
-
-def reaching_sides(mask: np.ndarray) -> np.ndarray:
-    """The parts of a mask, face-connected, that reach its sides in plane: the ends of the first two axes."""
-    pieces, count = ndimage.label(mask)
+    pieces, count = ndimage.label(ct <= OUTSIDE_HU)
     outside = np.zeros(count + 1, bool)
     for side in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
         outside[np.unique(side)] = True
