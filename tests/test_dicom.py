@@ -492,7 +492,18 @@ def test_metal_and_thin_slices_are_warned_of(tmp_path):
 def test_contrast_agent_is_warned_of(tmp_path):
     write_series(tmp_path / "with", ContrastBolusAgent="ULTRAVIST 370")
     for k, text in enumerate(
-        ("None", "N/A", "-", "NO IV CONTRAST", "without contrast", "Non-contrast", "w/o")
+        (
+            "None",
+            "N/A",
+            "-",
+            "NO IV CONTRAST",
+            "without contrast",
+            "Non-contrast",
+            "w/o",
+            "native",
+            "N.A.",
+            "0",
+        )
     ):
         write_series(tmp_path / str(k), ContrastBolusAgent=text)
         assert read_scan(tmp_path / str(k))[1]["warnings"] == [], text
@@ -500,6 +511,61 @@ def test_contrast_agent_is_warned_of(tmp_path):
     assert "contrast agent" in read_scan(tmp_path / "with")[1]["warnings"][0]
     assert check_scan(tmp_path / "with")[0].severity == "warning"
     assert read_scan(tmp_path / "without")[1]["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        "Non-ionic",
+        "NON IONIC CONTRAST",
+        "350",
+        "N.I. Omnipaque",
+        "Native + venous",
+        "no oral, IV Omnipaque 350",
+        "no oral, IV contrast",
+        "No reaction; Ultravist",
+    ],
+)
+def test_an_agent_whose_name_begins_like_none_is_warned_of(tmp_path, agent):
+    write_series(tmp_path / "scan", ContrastBolusAgent=agent)
+    (finding,) = check_scan(tmp_path / "scan")
+    assert "contrast agent" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("tags", "years"),
+    [
+        ({"PatientAge": "071Y"}, 71),
+        ({"PatientAge": "123Y"}, None),
+        ({"PatientBirthDate": "19000101", "StudyDate": "20230601"}, None),
+        ({"PatientBirthDate": "20230601", "StudyDate": "20200101"}, None),
+    ],
+)
+def test_an_age_that_no_person_has_is_none(tmp_path, tags, years):
+    write_series(tmp_path, **tags)
+    assert read_scan(tmp_path)[1]["age_years"] == years
+
+
+def test_a_number_of_frames_below_one_is_refused(tmp_path):
+    write_series(tmp_path, NumberOfFrames=-1)
+    with pytest.raises(ScanError, match=r"IM0000\.dcm has a header that is damaged"):
+        read_scan(tmp_path)
+    assert check_scan(tmp_path)[0].severity == "error"
+
+
+def test_linked_folders_and_files_belong_to_the_scan(tmp_path):
+    scan, elsewhere = tmp_path / "scan", tmp_path / "elsewhere"
+    paths = write_series(scan)
+    elsewhere.mkdir()
+    for path in paths[9:]:
+        path.rename(elsewhere / path.name)
+    (scan / "more").symlink_to(elsewhere)
+    (elsewhere / "circle").symlink_to(scan)
+    assert_body(read_scan(scan)[0])
+    assert check_scan(scan) == []
+    (scan / "IM0099.dcm").symlink_to(tmp_path / "gone")
+    with pytest.raises(ScanError, match=r"IM0099\.dcm is a link to nothing; mend it"):
+        read_scan(scan)
 
 
 def test_real_hip_ct(shared_data):

@@ -1,5 +1,6 @@
 """Image files and axis orders: every voxel keeps its place in the world."""
 
+import re
 from itertools import permutations, product
 
 import nibabel
@@ -120,6 +121,22 @@ def test_a_damaged_byte_is_found(tmp_path, suffix):
             read_image(path)
 
 
+def test_compressed_voxels_of_a_metaimage_have_the_stated_length(tmp_path):
+    path = tmp_path / "image.mha"
+    noise = np.random.default_rng(0).integers(0, 999, (20, 20, 20), np.int16)
+    sitk.WriteImage(sitk.GetImageFromArray(noise), str(path), useCompression=True)
+    content = path.read_bytes()
+    stated = re.search(rb"CompressedDataSize = (\d+)\n", content)
+    np.testing.assert_array_equal(read_image(path).array, noise.T)
+    for size in (int(stated[1]) - 100, int(stated[1]) // 2, 0):
+        path.write_bytes(content.replace(stated[0], b"CompressedDataSize = %d\n" % size))
+        with pytest.raises(ScanError, match="truncated or damaged"):
+            read_image(path)
+    path.write_bytes(content.replace(stated[0], b""))
+    with pytest.raises(ScanError, match="has no CompressedDataSize"):
+        read_image(path)
+
+
 def nifti(path, qform=None, sform=None):
     image = nibabel.Nifti1Image(np.zeros((8, 8, 8), np.int16), sform if qform is None else qform)
     image.set_qform(qform, code=0 if qform is None else 1)
@@ -214,3 +231,16 @@ def test_nrrd_in_ras_comes_in_lps(tmp_path):
     (tmp_path / "ras.nrrd").write_bytes(head + bytes(1024))
     image = read_image(tmp_path / "ras.nrrd")
     np.testing.assert_allclose(image.to_world([1, 1, 1]), [-6, -7, 9])
+
+
+def test_nrrd_with_time_comes_in_where_its_axes_are_sure(tmp_path):
+    head = b"NRRD0005\ntype: short\ndimension: 4\nspace: %s-superior-time\nsizes: 8 8 8 1\nendian: little\n"
+    head += b"space directions: (1,0,0,0) (0,1,0,0) (0,0,2,0) (0,0,0,1)\nspace origin: (5,6,7,0)\n"
+    head += b"encoding: raw\n\n"
+    path = tmp_path / "time.nrrd"
+    path.write_bytes(head % b"left-posterior" + bytes(1024))
+    np.testing.assert_allclose(read_image(path).to_world([1, 1, 1]), [6, 7, 9])
+    for space in (b"right-anterior", b"left-anterior"):
+        path.write_bytes(head % space + bytes(1024))
+        with pytest.raises(ScanError, match="-superior-time, which programs mistake for LPS"):
+            read_image(path)

@@ -238,6 +238,20 @@ def test_a_refused_scan_leaves_no_file(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_was_filled_in_is_air_with_a_warning_and_a_flag(tmp_path):
+    scan = scan_image()
+    hu = scan.array.copy()
+    hu[:, :, 13:], hu[15:] = 0, 0
+    write_image(scan.with_array(hu), tmp_path / "scan.nii.gz")
+    import_scan(tmp_path / "scan.nii.gz", tmp_path / "ct.nii.gz", tmp_path / "scan.json")
+    facts, ct = json.loads((tmp_path / "scan.json").read_text()), read_image(tmp_path / "ct.nii.gz").array
+    assert (ct[:, :, 13:] == -1024).all() and (ct[15:] == -1024).all()
+    np.testing.assert_array_equal(ct[:15, :, :13], hu[:15, :, :13])
+    assert "scan_warnings" in facts["flags"]
+    assert "exactly 0 HU up to its border: filled, not measured; taken as air" in facts["warnings"][0]
+    assert facts["voxels_set_to_air"] == (hu.size - hu[:15, :, :13].size)
+
+
 # Sample sheets
 
 
@@ -265,7 +279,8 @@ def test_find_scans_lists_what_a_sheet_needs(tmp_path):
     rows = {row["subject"]: row for row in find_scans(tmp_path)}
     (hidden,) = set(rows) - {"P-01", "P-02", "P-04", "P-06", "P-07", "P-08"}
     assert re.fullmatch("S[0-9a-f]{8}", hidden)
-    assert rows["P-02"]["note"].startswith("1 other CT series in this study; the same patient as S")
+    assert rows["P-02"]["note"].startswith("1 other CT series in this study; 2 series fit equally well: took")
+    assert "; the same patient as S" in rows["P-02"]["note"]
     assert all(re.fullmatch("[A-Za-z0-9_-]+", subject) for subject in rows)
     assert (rows["P-01"]["sex"], rows["P-01"]["age"], rows["P-01"]["series_uid"]) == ("M", 71, None)
     assert rows["P-02"]["series_uid"] == soft

@@ -215,3 +215,26 @@ def test_the_hash_of_a_sheet_tells_its_cells_not_its_times(folder):
     assert hash_of("A\tscan\tF\t67\tleft\t0.9\t0") == before  # another column
     assert hash_of("A\tscan\tF\t68\tleft\t0.8\t0") != before
     assert hash_of("A\tscan\tF\t67\tboth\t0.8\t0") != before
+
+
+def test_a_row_whose_first_cell_is_empty_is_no_comment(folder):
+    path = write(folder, "\t#2\tB\tscan", header="age\tgroup\tsubject\tscan")
+    (subject,) = read_sheet(path)
+    assert (subject.subject, subject.group) == ("B", "#2")
+    path = write(folder, " #2\tB\tscan", header="group\tsubject\tscan")
+    assert "line 2: a line that starts with # is a comment, and this one has cells" in faults(path)
+    assert "line 2, subject: ''" in faults(write(folder, "\t#scan"))
+
+
+def test_a_line_ends_where_editors_end_it(folder):
+    (folder / "sc\x85an").mkdir()
+    (subject,) = read_sheet(write(folder, "A\tsc\x85an"))
+    assert subject.scan.samefile(folder / "sc\x85an")
+
+
+def test_an_underscore_is_no_part_of_a_number(folder):
+    text = faults(write(folder, "A\tscan\tF\t6_5\tleft\t0_8\t1_0"))
+    assert all(
+        f"line 2, {column}: '{cell}': give" in text for column, cell in (("age", "6_5"), ("slope", "0_8"))
+    )
+    assert "give x,y,z" in faults(write(folder, "A\tscan\t1,2,6_4", header="subject\tscan\tcenter_left"))

@@ -1,6 +1,7 @@
 """Sample sheets, checks before a long run, synthetic phantoms, training on them, and what a run has given."""
 
 import argparse
+import io
 import logging
 import math
 import sys
@@ -26,6 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; returns the exit status (1 after an error, told in one sentence)."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("hipqct").setLevel(logging.INFO)  # progress, to standard error
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may be no text
     options = build_parser().parse_args(arguments)
     try:
         return options.run(options) or 0
@@ -118,9 +121,11 @@ def _report_phantoms(done: int, total: int) -> None:
 
 
 def write_samples(options) -> None:
-    """`hipqct samples DIR`: paths are written relative to the sheet, or absolute on standard output."""
+    """`hipqct samples DIR`: paths are written relative to the sheet, or absolute on standard output.
+
+    What is to be known of a row goes to standard error, and below the rows as a comment, which stays.
+    """
     import csv
-    import io
 
     from hipqct.errors import ScanError, SheetError
     from hipqct.io.files import replace_when_done
@@ -134,16 +139,25 @@ def write_samples(options) -> None:
     text = io.StringIO()
     rows = csv.DictWriter(text, SHEET_COLUMNS, delimiter="\t", lineterminator="\n", extrasaction="ignore")
     rows.writeheader()
+    notes, written = [], 0
     for scan in found:
-        rows.writerow(scan | {"scan": _path_for(scan["scan"], options.output), "side": "left"})
-        if scan["note"]:
-            print(f"{scan['subject']}: {scan['note']}", file=sys.stderr)
+        path = _path_for(scan["scan"], options.output)
+        if _is_fit_for_sheet(path):
+            rows.writerow(scan | {"scan": path, "side": "left"})
+            written += 1
+            notes += [f"{scan['subject']}: {scan['note']}"] if scan["note"] else []
+        else:
+            notes.append(f"left out: {path!a} is no name that a sheet can hold; rename it, and run again")
+    for note in notes:
+        line = " ".join(note.split()).encode("utf-8", "backslashreplace").decode()
+        print(line, file=sys.stderr)
+        text.write(f"# {line}\n")
     if not options.output:
         print(text.getvalue(), end="")
         return
     with replace_when_done(options.output) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
-    print(f"{len(found)} scans are in {options.output}; run `hipqct check --samples {options.output}` next")
+    print(f"{written} scans are in {options.output}; run `hipqct check --samples {options.output}` next")
 
 
 def _path_for(scan: str, sheet: Path | None) -> str:
@@ -151,7 +165,16 @@ def _path_for(scan: str, sheet: Path | None) -> str:
     import os
 
     path = Path(scan).resolve()
-    return os.path.relpath(path, sheet.resolve().parent) if sheet else str(path)
+    if not sheet:
+        return str(path)
+    relative = os.path.relpath(path, sheet.resolve().parent)
+    return f"./{relative}" if relative.startswith("~") else relative
+
+
+def _is_fit_for_sheet(path: str) -> bool:
+    """Whether a cell of the sheet, which is trimmed UTF-8 on one line, can hold a path."""
+    is_text = path.encode("utf-8", "replace").decode() == path
+    return is_text and path == path.strip() and not set(path) & set("\n\r\0")
 
 
 def check_scans(options) -> int:

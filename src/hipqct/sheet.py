@@ -112,7 +112,8 @@ def demo_files(phantoms_dir) -> list[Path]:
 def read_sheet(path, made_here: tuple[Path, ...] = ()) -> list[Subject]:
     """Read and check a sample sheet (tab-separated; columns in `COLUMNS`, see config/README.md).
 
-    Cells are trimmed, blank lines and lines that start with ``#`` are skipped, identifiers stay text.
+    Cells are trimmed, identifiers stay text; blank lines and those whose first cell starts with ``#`` are
+    skipped.
 
     Args:
         path: the sheet; relative paths in it count from its folder.
@@ -164,18 +165,14 @@ def _read_cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             f"{path} is not UTF-8 text; save it as tab-separated text in UTF-8, not as a workbook"
         ) from None
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if (
-            rows
-            and rows[0][1][0] != "subject"
-            and line.startswith("#")
-            and line.count("\t") >= len(REQUIRED) - 1
-        ):
+    for number, line in enumerate(text.split("\n"), start=1):  # not at marks that a path may hold
+        is_comment = line.lstrip(" ").startswith("#")
+        if is_comment and rows and rows[0][1][0] != "subject" and line.count("\t") >= len(REQUIRED) - 1:
             raise SheetError(
                 f"{path}, line {number}: a line that starts with # is a comment, and this one has cells; put "
                 "the column subject first, or remove the line"
             )
-        if line.strip() and not line.lstrip().startswith("#"):
+        if line.strip() and not is_comment:
             if line.count('"') % 2:
                 raise SheetError(f'{path}, line {number}: a quotation mark (") is not closed; remove it')
             cells = [cell.strip() for cell in next(csv.reader([line], delimiter="\t"))]

@@ -30,7 +30,7 @@ class Row:
         if text is None:
             return None
         try:
-            value = float(text)
+            value = _number(text)
         except ValueError:
             self.fault(column, f"{text!r}: give a number in {unit}, with a point for decimals")
             return None
@@ -54,7 +54,7 @@ class Row:
             self.fault(column, f"{text!r}: Snakemake reads {braces[0]} as a wildcard; rename it")
         path = Path(text)
         try:
-            path = path.expanduser()
+            path = path.expanduser() if text.startswith("~") else path
             if not path.is_absolute():
                 path = Path(os.path.relpath(_without_dots(self.folder / path)))
             real = path.resolve()
@@ -86,13 +86,20 @@ class Row:
         if text is None:
             return None
         try:
-            x, y, z = (float(part) for part in text.split(","))
+            x, y, z = (_number(part) for part in text.split(","))
             if not all(map(math.isfinite, (x, y, z))):
                 raise ValueError
         except ValueError:
             self.fault(column, f"{text!r}: give x,y,z in LPS millimetres, such as 92.5,-10,640")
             return None
         return x, y, z
+
+
+def _number(text: str) -> float:
+    """A number as people write it: Python's underscores between digits are none."""
+    if "_" in text:
+        raise ValueError(text)
+    return float(text)
 
 
 def _without_dots(path: Path) -> Path:

@@ -13,7 +13,7 @@ from hipqct.errors import ScanError
 from hipqct.hounsfield import AIR_HU, TISSUE_HU, to_int16
 from hipqct.image import Image
 from hipqct.io.dicom_geometry import Stack, slice_normal, stack_slices
-from hipqct.io.dicom_headers import Header, Slice, read_headers, without_identity
+from hipqct.io.dicom_headers import Header, Slice, frame_count, read_headers, without_identity
 from hipqct.io.dicom_series import Series, choose_series
 
 HU_TYPES = ("", "HU", "HU_MOD", "US")  # US: unspecified, which modality CT makes HU
@@ -25,10 +25,15 @@ ONE_FOR_ALL = {
     "StudyInstanceUID": "study",
     "FrameOfReferenceUID": "frame of reference",
 }
-# "none", "no contrast", "w/o", "N/A", "-" and the like.
+# "none", "no contrast", "w/o", "N/A", "-" and the like; "non-ionic" and "no oral, IV ..." name agents.
+ROUTE = r"(i\.?v\.?|intravenous|oral|rectal)"
 NO_CONTRAST = re.compile(
-    r"[\W\d_]*|\W*(no|non|none|nil|n|n/?a|without|w/o|unenhanced|plain|nati[vf]\w*)\b.*", re.I
+    r"[\W_0]*|\W*(none?|nil|null|n|n/?a|n\.a|not applicable|without|w/o|un-?enhanced|plain|nati[vf]\w*)\W*|"
+    rf"\W*(none?|no|not|without|w/o)[\s_-]*({ROUTE}(\s*(/|or|nor)\s*{ROUTE})?)?"
+    r"([\s_-]*(contrast|agents?|medi(a|um)|enhance(d|ment)?|given|used|administered|applied))*\W*",
+    re.I,
 )
+MAX_AGE_YEARS = 120  # as in the sample sheet; beyond it a date is wrong, or stands for none
 
 
 def read_dicom(path: str | Path, series_uid: str | None = None) -> tuple[Image, dict]:
@@ -81,7 +86,7 @@ def inspect_dicom(path: str | Path, series_uid: str | None = None) -> tuple[Seri
 
 
 def _label(part: Slice) -> str:
-    frames = int(part.header.dataset.get("NumberOfFrames") or 1)
+    frames = frame_count(part.header.dataset)
     return f"{part.header.label} frame {part.frame + 1}" if frames > 1 else part.header.label
 
 
@@ -258,7 +263,15 @@ def _facts(series: Series, slices: list[Slice]) -> dict:
 
 
 def age_years(header: Header) -> int | None:
-    """The patient's age in whole years, from PatientAge or else from the dates of birth and study."""
+    """The patient's age in whole years, from PatientAge or else from the dates of birth and study.
+
+    None when both are missing, or when the age is none that a person may have.
+    """
+    years = _stated_years(header)
+    return years if years is not None and 0 <= years <= MAX_AGE_YEARS else None
+
+
+def _stated_years(header: Header) -> int | None:
     age = header.text("PatientAge").upper()
     if age[:-1].isdigit() and age[-1] in "YMWD":
         return int(int(age[:-1]) / {"Y": 1, "M": 12, "W": 52.18, "D": 365.25}[age[-1]])

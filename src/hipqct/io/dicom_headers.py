@@ -12,6 +12,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from hipqct.errors import ScanError
+from hipqct.io.walk import is_broken_link, walk_files
 
 FUNCTIONAL_GROUPS = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
 IDENTITY = [
@@ -74,16 +75,19 @@ class Slice:
 
 
 def read_headers(scan: Path) -> list[Header]:
-    """The headers of one DICOM file, or of all those below a folder, in order of path.
+    """The headers of one DICOM file, or of all those below a folder and its links, in order of path.
 
-    Files of other kinds are passed by. One named ``.dcm`` that is not DICOM, or one without a suffix that is
-    empty or begins with zeros alone, raises ScanError, since it may be a lost slice.
+    Files of other kinds are passed by. One named ``.dcm`` that is not DICOM, one without a suffix that is
+    empty or begins with zeros alone, or a broken link raises ScanError, since it may be a lost slice.
     """
-    files = [scan] if scan.is_file() else sorted(p for p in scan.rglob("*") if p.is_file())
+    files = [scan]
+    if scan.is_dir():
+        files = sorted(Path(folder, name) for folder, names in walk_files(scan) for name in names)
     headers, faults = [], []
     for path in files:
         try:
-            header = None if path.name.startswith(".") else read_header(path, scan)
+            passed_by = path.name.startswith(".") or not (path.is_file() or is_broken_link(path))
+            header = None if passed_by else read_header(path, scan)
         except ScanError as error:
             faults.append(str(error))
         else:
@@ -99,6 +103,8 @@ def read_headers(scan: Path) -> list[Header]:
 def read_header(path: Path, scan: Path) -> Header | None:
     """The header of one file of ``scan``, or None when it is no DICOM; ScanError as ``read_headers``."""
     name = path.name if path == scan else path.relative_to(scan).as_posix()
+    if is_broken_link(path):
+        raise ScanError(f"{name} is a link to nothing; mend it or take it away")
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's warnings quote values, names among them
@@ -113,6 +119,7 @@ def read_header(path: Path, scan: Path) -> Header | None:
             dataset = pydicom.dcmread(
                 file, stop_before_pixels=True, force=not has_magic, specific_tags=WANTED
             )
+            frame_count(dataset)
             fault = _pixel_fault(file, dataset)
     except (
         OSError,
@@ -172,13 +179,21 @@ def _pixel_fault(file, dataset: pydicom.Dataset) -> str:
     if len(head) < 12 or struct.unpack(order + "HH", head[:4]) != (0x7FE0, 0x0010):
         return "its header ends without pixel data"
     if head[8:] == b"\xff\xff\xff\xff" and head[4:6].isalpha():
-        return _fragment_fault(file, end, int(dataset.get("NumberOfFrames") or 1))
+        return _fragment_fault(file, end, frame_count(dataset))
     start += 8 if dataset.original_encoding[0] else 12
     bits = (
         dataset.Rows * dataset.Columns * dataset.get("BitsAllocated", 16) * dataset.get("SamplesPerPixel", 1)
     )
-    needed = bits * int(dataset.get("NumberOfFrames") or 1) // 8
+    needed = bits * frame_count(dataset) // 8
     return "" if end - start >= needed else f"its pixel data need {needed} bytes and {end - start} are there"
+
+
+def frame_count(dataset: pydicom.Dataset) -> int:
+    """NumberOfFrames, one when it is missing or 0; ValueError when it is no number above 0."""
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames < 1:
+        raise ValueError(f"NumberOfFrames is {frames}")
+    return frames
 
 
 def _fragment_fault(file, end: int, frames: int) -> str:
@@ -205,7 +220,7 @@ def slices_of(header: Header) -> Iterator[Slice]:
     Raises ScanError when position, orientation, pixel spacing or rescale are missing or not numbers.
     """
     dataset = header.dataset
-    frames = int(dataset.get("NumberOfFrames") or 1)
+    frames = frame_count(dataset)
     own = dataset.get("PerFrameFunctionalGroupsSequence") or []
     if len(own) != frames and (frames > 1 or own):
         raise ScanError(

@@ -9,7 +9,7 @@ import numpy as np
 
 from hipqct.errors import ScanError
 from hipqct.io.dicom_geometry import MIN_SLICES, slice_normal
-from hipqct.io.dicom_headers import Header, Slice, slices_of
+from hipqct.io.dicom_headers import Header, Slice, frame_count, slices_of
 
 CT_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2": "CT",
@@ -65,7 +65,7 @@ class Series:
     @property
     def count(self) -> int:
         """Number of slices, from headers that may otherwise be bad."""
-        return sum(int(header.dataset.get("NumberOfFrames") or 1) for header in self.headers)
+        return sum(frame_count(header.dataset) for header in self.headers)
 
     @property
     def number(self) -> int | None:
@@ -169,14 +169,10 @@ def choose_series(headers: list[Header], series_uid: str | None = None) -> tuple
             f"not CT: no CT slices{' of the series_uid asked for' if series_uid else ''} among {here}"
         )
     enough = [series for series in candidates if series.count >= MIN_SLICES] or candidates
-    ranked = sorted(enough, key=lambda series: (series_rank(series), series.number or 0, series.uid))
-    chosen, warnings = ranked[0], []
-    ties = [series for series in ranked[1:] if series_rank(series) == series_rank(chosen)]
-    if ties:
-        warnings.append(
-            f"{len(ties) + 1} series fit equally well: took {chosen}; left {'; '.join(map(str, ties))}; "
-            "set series_uid in the sample sheet to choose"
-        )
+    ranked = sorted(enough, key=series_order)
+    chosen = ranked[0]
+    ties = tie_texts([(series_rank(series), str(series)) for series in ranked])
+    warnings = [f"{text}; set series_uid in the sample sheet to choose" for text in ties]
     studies, patients = (
         len({series.headers[0].text(keyword) for series in enough} - {""})
         for keyword in ("StudyInstanceUID", "PatientID")
@@ -198,6 +194,21 @@ def choose_series(headers: list[Header], series_uid: str | None = None) -> tuple
 def series_rank(series: Series) -> tuple:
     """Sorts the best series first by the rules of ``choose_series``."""
     return (not series.primary, series.tilt_class, -series.count, series.gap_mm)
+
+
+def series_order(series: Series) -> tuple:
+    """Sorts the series that ``choose_series`` takes first: by rank, then by number, then by UID."""
+    return series_rank(series), series.number or 0, series.uid
+
+
+def tie_texts(ranked: list[tuple[tuple, str]]) -> list[str]:
+    """One sentence when several series are as good as the first; else none.
+
+    Args:
+        ranked: rank and name of every series, in ``series_order``.
+    """
+    chosen, *ties = (text for rank, text in ranked if rank == ranked[0][0])
+    return [f"{len(ties) + 1} series fit equally well: took {chosen}; left {'; '.join(ties)}"] * bool(ties)
 
 
 def _rule(chosen: Series, ranked: list[Series], series_uid: str | None) -> str:

@@ -24,7 +24,13 @@ META_GEOMETRY = (
 NRRD_GEOMETRY = ("space directions", "space origin")
 # MetaImage's own scaling of the voxels, which ITK passes over, with the values that change nothing.
 META_SCALING = {"ElementToIntensityFunctionSlope": 1.0, "ElementToIntensityFunctionOffset": 0.0}
-ANATOMICAL_SPACES = ("left-posterior-superior", "right-anterior-superior", "left-anterior-superior")
+# Spaces that ITK turns into LPS; of those with time it turns none, so only LPS comes in as it is.
+ANATOMICAL_SPACES = (
+    "left-posterior-superior",
+    "right-anterior-superior",
+    "left-anterior-superior",
+    "left-posterior-superior-time",
+)
 
 
 class ImageHeader(NamedTuple):
@@ -80,7 +86,11 @@ def read_image_header(path: Path) -> ImageHeader:
 def _check_nrrd(path: Path, reader: sitk.ImageFileReader) -> None:
     """Refuse an NRRD without anatomical axes, which ITK would take for LPS, or without voxels in mm."""
     space = reader.GetMetaData("NRRD_space") if reader.HasMetaDataKey("NRRD_space") else "no"
-    if not space.startswith(ANATOMICAL_SPACES):
+    if space not in ANATOMICAL_SPACES:
+        if space.endswith("-time"):
+            raise ScanError(
+                f"{path.name} has space {space}, which programs mistake for LPS; export it in 3-D"
+            )
         raise ScanError(
             f"{path.name} has {space} space, so left and right cannot be told; export it with space "
             "left-posterior-superior or right-anterior-superior"

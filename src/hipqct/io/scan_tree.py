@@ -10,10 +10,11 @@ from pathlib import Path
 from hipqct.errors import ScanError
 from hipqct.io.dicom import age_years
 from hipqct.io.dicom_geometry import MIN_SLICES
-from hipqct.io.dicom_headers import Header, read_header, without_identity
-from hipqct.io.dicom_series import group_series, series_rank, uid_key
+from hipqct.io.dicom_headers import Header, frame_count, read_header, without_identity
+from hipqct.io.dicom_series import Series, group_series, series_order, tie_texts, uid_key
 from hipqct.io.image_headers import IMAGE_SUFFIXES, read_image_header
 from hipqct.io.images import read_image
+from hipqct.io.walk import is_broken_link, walk_files
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +32,22 @@ LABEL_MAX = 255  # no voxel below 0 and none above this: a mask or a label map
 
 @dataclass(frozen=True)
 class FoundSeries:
-    """One CT series in the tree: where, how good, and the header of one of its files."""
+    """One CT series in the tree, or the part of it in one folder.
+
+    ``order`` sorts as ``choose_series`` does, ``text`` is its name in notes, ``images`` are the images' UIDs,
+    ``copies`` other folders that hold the same images.
+    """
 
     uid: str
+    kind: str
     folder: Path
     count: int
-    rank: tuple
+    order: tuple
+    text: str
     header: Header
+    files: list[Path]
+    images: frozenset[str]
+    copies: tuple[Path, ...] = ()
 
 
 def dicom_rows(root: Path) -> list[dict]:
@@ -53,9 +63,10 @@ def dicom_rows(root: Path) -> list[dict]:
         studies[series.header.text("PatientID"), study].append(series)
     rows = []
     for (patient, study), members in studies.items():
-        best = min(members, key=lambda series: (series.rank, series.header.text("SeriesNumber"), series.uid))
+        ranked = sorted(members, key=lambda series: series.order)
+        best = ranked[0]
         dataset = best.header.dataset
-        single = int(dataset.get("NumberOfFrames") or 1) == best.count
+        single = frame_count(dataset) == best.count
         scan = best.header.path if single else best.folder
         beside = [
             series for series in found if series is not best and series.folder.is_relative_to(best.folder)
@@ -71,37 +82,79 @@ def dicom_rows(root: Path) -> list[dict]:
                 "age": age_years(best.header),
                 "key": uid_key(study),
                 "patient": patient,
-                "note": f"{len(members) - 1} other CT series in this study" if len(members) > 1 else None,
+                "note": "; ".join(_notes(ranked, root)) or None,
             }
         )
     return rows
 
 
+def _notes(ranked: list[FoundSeries], root: Path) -> list[str]:
+    """What to know of a study, whose best series comes first."""
+    others = len(ranked) - 1
+    notes = [f"{others} other CT series in this study"] * bool(others)
+    notes += tie_texts([(series.order[0], series.text) for series in ranked])
+    if copies := [folder.relative_to(root).as_posix() for folder in ranked[0].copies]:
+        notes.append(f"the same images lie in {', '.join(copies)} too: keep one copy")
+    return notes
+
+
 def _dicom_series(root: Path) -> list[FoundSeries]:
     """The CT series of at least ``MIN_SLICES`` slices; those spread over several folders are put together."""
-    found, seen = {}, 0
-    for folder, _, names in os.walk(root):
+    parts, seen = defaultdict(list), 0
+    for folder, names in walk_files(root, _tell_unread):
         headers = []
-        for name in sorted(names):
+        for name in names:
             seen += 1
             if seen % FILES_PER_MESSAGE == 0:
-                log.info("%d files read, %d series found so far", seen, len(found))
+                log.info("%d files read, %d series found so far", seen, len(parts))
             path = Path(folder, name)
             if not name.lower().endswith(IMAGE_SUFFIXES):
                 headers += _lenient_header(path, root)
         for series in group_series(headers):
-            if not series.is_ct:
-                continue
-            here = FoundSeries(series.uid, Path(folder), series.count, series_rank(series), series.headers[0])
-            before = found.get(series.uid)
-            if before:
-                common = Path(os.path.commonpath([before.folder, folder]))
-                here = replace(before, folder=common, count=before.count + series.count)
-            found[series.uid] = here
-    return [series for series in found.values() if series.count >= MIN_SLICES]
+            if series.is_ct:
+                parts[series.uid, series.kind].append(_found(series, folder))
+    found = [_together(members, root) for members in parts.values()]
+    return [series for series in found if series.count >= MIN_SLICES]
+
+
+def _found(series: Series, folder: Path, copies: tuple[Path, ...] = ()) -> FoundSeries:
+    return FoundSeries(
+        series.uid,
+        series.kind,
+        folder,
+        series.count,
+        series_order(series),
+        str(series),
+        series.headers[0],
+        [header.path for header in series.headers],
+        frozenset(header.text("SOPInstanceUID") for header in series.headers),
+        copies,
+    )
+
+
+def _together(parts: list[FoundSeries], root: Path) -> FoundSeries:
+    """One series of its parts in several folders, without folders whose images all lie in others, too."""
+    kept, copies, images = [], [], set()
+    for part in sorted(parts, key=lambda part: -len(part.images)):
+        is_copy = "" not in part.images and part.images <= images
+        (copies if is_copy else kept).append(part)
+        images |= part.images
+    copied = tuple(part.folder for part in copies)
+    if len(kept) == 1:
+        return replace(kept[0], copies=copied)
+    files = sorted(path for part in kept for path in part.files)
+    headers = [header for path in files for header in _lenient_header(path, root)]
+    common = Path(os.path.commonpath([part.folder for part in kept]))
+    return _found(Series(kept[0].uid, kept[0].kind, headers), common, copied)
+
+
+def _tell_unread(error: OSError) -> None:
+    log.warning("%s cannot be read (%s): what it holds is left out", error.filename, error.strerror)
 
 
 def _lenient_header(path: Path, root: Path) -> list[Header]:
+    if is_broken_link(path):
+        log.warning("%s is a link to nothing: what it stands for is left out", path)
     try:
         header = read_header(path, root)
     except (ScanError, OSError):
@@ -111,7 +164,8 @@ def _lenient_header(path: Path, root: Path) -> list[Header]:
 
 def image_rows(root: Path) -> list[dict]:
     """One row per image file that is no label map, for ``find_scans``."""
-    files = sorted(p for p in root.rglob("*") if p.is_file() and p.name.lower().endswith(IMAGE_SUFFIXES))
+    paths = (Path(folder, name) for folder, names in walk_files(root, _tell_unread) for name in names)
+    files = sorted(path for path in paths if path.name.lower().endswith(IMAGE_SUFFIXES) and path.is_file())
     empty = dict.fromkeys(("series_uid", "sex", "age", "patient", "note"))
     rows = []
     for number, path in enumerate(files, start=1):

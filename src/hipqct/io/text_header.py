@@ -89,14 +89,26 @@ def check_compressed(path: Path, voxel_bytes: int) -> None:
     else:
         return
     try:
-        there = sum(inflate(header.data, header.offset))
+        there = sum(inflate(header.data, header.offset, _packed_bytes(path, header)))
     except (OSError, EOFError, zlib.error) as error:
         raise ScanError(f"{path.name} is truncated or damaged ({error}); copy it again") from error
     if there < voxel_bytes:
         raise ScanError(f"{path.name} is truncated: {there} of {voxel_bytes} bytes are there; copy it again")
 
 
-def _inflate_gzip(path: Path, offset: int) -> Iterator[int]:
+def _packed_bytes(path: Path, header: TextHeader) -> int | None:
+    """How many bytes a MetaImage says its compressed voxels take, which is all that ITK reads of them."""
+    stated = header.fields.get("CompressedDataSize")
+    if stated is None:
+        if "CompressedData" in header.fields and header.data == path:
+            raise ScanError(f"{path.name} has no CompressedDataSize, so programs misread it; export it again")
+        return None
+    if not stated.isdecimal():
+        raise ScanError(f"{path.name} has CompressedDataSize {stated}, which is no number; export it again")
+    return int(stated)
+
+
+def _inflate_gzip(path: Path, offset: int, _packed_bytes: int | None) -> Iterator[int]:
     """Lengths of the pieces of a gzip stream, whose checksum Python's reader verifies."""
     with path.open("rb") as file:
         file.seek(offset)
@@ -105,13 +117,15 @@ def _inflate_gzip(path: Path, offset: int) -> Iterator[int]:
                 yield len(chunk)
 
 
-def _inflate_zlib(path: Path, offset: int) -> Iterator[int]:
-    """The same of a zlib (or gzip) stream, whose checksum comes with its end."""
+def _inflate_zlib(path: Path, offset: int, packed_bytes: int | None) -> Iterator[int]:
+    """The same of a zlib (or gzip) stream, of so many bytes if known; its checksum comes with its end."""
+    left = path.stat().st_size if packed_bytes is None else packed_bytes
     stream = zlib.decompressobj(GZIP_OR_ZLIB)
     with path.open("rb") as file:
         file.seek(offset)
         while not stream.eof:
-            packed = file.read(CHUNK_BYTES)
+            packed = file.read(min(CHUNK_BYTES, left))
+            left -= len(packed)
             if not packed:
                 raise EOFError("its end is missing")
             while packed and not stream.eof:
