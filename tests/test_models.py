@@ -7,7 +7,15 @@ import pytest
 
 from hipqct.errors import ModelError
 from hipqct.image import Image
-from hipqct.io.models import check_crop, read_model, read_plan, read_weights, write_model, write_weights
+from hipqct.io.models import (
+    check_crop,
+    read_model,
+    read_plan,
+    read_weights,
+    weights_files,
+    write_model,
+    write_weights,
+)
 from hipqct.network import PAPER, weight_shapes
 
 TINY = PAPER | {"filters": [2, 3, 4, 5], "batch_norm": True}
@@ -95,6 +103,18 @@ def test_an_impossible_plan_is_refused(model_dir, change, message):
     (model_dir / "plan.json").write_text(json.dumps(plan))
     with pytest.raises(ModelError, match=message):
         read_plan(model_dir)
+
+
+def test_only_what_is_read_counts_as_weights(tmp_path):
+    whole, pieces = tmp_path / "weights.h5", [tmp_path / f"weights.h5.{i:03d}" for i in range(3)]
+    assert weights_files(tmp_path) == [whole]
+    (tmp_path / "weights.h5.bak").touch()
+    assert weights_files(tmp_path) == [whole]
+    for piece in pieces[::-1]:
+        piece.touch()
+    assert weights_files(tmp_path) == pieces
+    whole.touch()
+    assert weights_files(tmp_path) == [whole]
 
 
 def test_pieces_too_small_to_be_numbered_are_refused(model_dir):
