@@ -15,7 +15,7 @@ from hipqct.errors import AnatomyError, ModelError
 from hipqct.io.dataset import Dataset, Hip, write_dataset
 from hipqct.io.files import replace_when_done
 from hipqct.io.models import read_model
-from hipqct.network import PRESETS, check_precision, check_weights, fold_norms, widen_filters
+from hipqct.network import PRESETS, check_precision, check_weights, fold_norms, turn_to, widen_filters
 from hipqct.phantom import SYNTHETIC
 from hipqct.phantom.generate import femur_mask, generate_phantom
 from hipqct.phantom.parameters import TRAIN_SEEDS, VALIDATION_SEEDS, sample_parameters
@@ -262,8 +262,8 @@ def _build_crops_of(seed: int, folder: Path, draw: Callable) -> None:
             log.warning("Phantom %d: %s", seed, error)
             continue
         mask = femur_mask(parameters, side, roi).array
-        mirror = slice(None, None, 1 if side == "left" else -1)
+        turn = turn_to("left", side)
         with replace_when_done(folder / f"{seed}_{side}.npz") as temporary:
-            np.savez_compressed(temporary, ct=roi.array[mirror].astype(np.int16), mask=mask[mirror])
+            np.savez_compressed(temporary, ct=roi.array[turn].astype(np.int16), mask=mask[turn])
     (folder / f"{seed}.done").touch()
     log.info("Phantom %d: crops of %d slices, changes %s", seed, resampled.shape[2], changes)
