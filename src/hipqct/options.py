@@ -4,8 +4,13 @@ import argparse
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
+from hipqct.recipe import PHANTOM_RATES, Recipe
+
+# Defaults of `hipqct train`.
+RECIPE = {field.name: field.default for field in fields(Recipe)} | PHANTOM_RATES
 SLICE_MM, AGE_YEARS, HU = (0.6, 5.0), (18, 110), (-32768, 32767)
 LEAST_PIECE_MB, LEAST_RATE = 0.05, 1e-12
 # As `hipqct.phantom.parameters` has them, told without loading it; a test keeps them the same.
@@ -111,21 +116,21 @@ def add_training_options(train) -> None:
     train.add_argument(
         "--steps", type=whole(1), help="default: as many as fit into --minutes, 1000 without --minutes"
     )
-    for name, kind, default in (
-        ("--steps-per-epoch", whole(1), 50),
-        ("--batch", whole(1), 2),
-        ("--learning-rate", at_least(LEAST_RATE), 1e-3),
-        ("--final-learning-rate", at_least(0), 1e-5),
-        ("--alpha", at_least(0), 1e-6),
-        ("--seed", whole(0), 0),
+    for name, kind in (
+        ("--steps-per-epoch", whole(1)),
+        ("--batch", whole(1)),
+        ("--learning-rate", at_least(LEAST_RATE)),
+        ("--final-learning-rate", at_least(0)),
+        ("--alpha", at_least(0)),
+        ("--seed", whole(0)),
     ):
-        train.add_argument(name, type=kind, default=default)
-    train.add_argument("--patch", type=whole(1), nargs=3, default=(96, 96, 32), metavar="N")
-    train.add_argument("--clip-hu", type=number(*HU), nargs=2, default=(-200.0, 1500.0), metavar="HU")
+        train.add_argument(name, type=kind, default=RECIPE[name[2:].replace("-", "_")])
+    train.add_argument("--patch", type=whole(1), nargs=3, default=RECIPE["patch"], metavar="N")
+    train.add_argument("--clip-hu", type=number(*HU), nargs=2, default=RECIPE["clip_hu"], metavar="HU")
     train.add_argument(
         "--augmentation", type=at_least(0), default=1.0, help="share of the recipe's probabilities; 0: never"
     )
-    train.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32")
+    train.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default=RECIPE["precision"])
     train.add_argument(
         "--fold-norm",
         action="store_true",
