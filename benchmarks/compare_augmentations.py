@@ -69,7 +69,8 @@ def train_variant(name: str, folder: Path, options) -> tuple[dict, dict]:
     from hipqct.augment import Ranges
     from hipqct.io.models import read_model
     from hipqct.phantom.parameters import TRAIN_SEEDS
-    from hipqct.train import Recipe, start_model, train_vnet
+    from hipqct.recipe import Recipe
+    from hipqct.train import start_model, train_vnet
     from hipqct.vnet import get_weights
 
     plan, weights = read_model(options.model)
