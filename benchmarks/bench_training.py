@@ -40,7 +40,7 @@ def load_crops(folder: Path):
 
 
 def make_recipe(patch: list[int], steps: int, precision: str = "float32"):
-    from hipqct.train import Recipe
+    from hipqct.recipe import Recipe
 
     chosen = {"alpha": ALPHA, "learning_rate": LEARNING_RATE, "precision": precision}
     return Recipe(patch=tuple(patch), batch=BATCH, steps=steps, **chosen)
@@ -65,13 +65,14 @@ def run_torch(folder: Path, patch: list[int], steps: int) -> dict:
     """The same with torch's own layers and MONAI's Dice loss."""
     import torch
     from monai.losses import DiceLoss
+    from torch_vnet import TorchVNet
 
     from hipqct.train import draw_batch
 
     recipe, crops = make_recipe(patch, steps), load_crops(folder)
     batches = [draw_batch(crops, recipe, step) for step in range(steps)]
     torch.manual_seed(recipe.seed)
-    network = torch_vnet(recipe.network)
+    network = TorchVNet(recipe.network)
     dice = DiceLoss(batch=True, smooth_nr=1.0, smooth_dr=1.0)
     optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
     for step, (inputs, truths) in enumerate(batches):
@@ -85,43 +86,6 @@ def run_torch(folder: Path, patch: list[int], steps: int) -> dict:
         optimizer.step()
         value = float(loss)
     return {"step_s": (time.perf_counter() - started) / (steps - WARM_UP), "loss": value}
-
-
-def torch_vnet(config: dict):
-    """The V-Net of `hipqct.vnet` in torch: same filters, kernels, normalisation and dropout."""
-    import torch
-    from torch import nn
-
-    def convolve(inputs, filters, repeats):
-        layers = []
-        for _ in range(repeats):
-            layers += [nn.Conv3d(inputs, filters, 3, padding=1), nn.BatchNorm3d(filters), nn.ReLU()]
-            inputs = filters
-        return nn.Sequential(*layers)
-
-    class VNet(nn.Module):
-        def __init__(self):
-            super().__init__()
-            filters = config["filters"]
-            sizes = zip([1, *filters[:-1]], filters, config["encoder_convolutions"], strict=True)
-            self.down = nn.ModuleList(convolve(*size) for size in sizes)
-            self.up, self.merge = nn.ModuleList(), nn.ModuleList()
-            for filter_, repeats in zip(filters[-2::-1], config["decoder_convolutions"], strict=True):
-                up = nn.ConvTranspose3d(2 * filter_, filter_, 3, 2, padding=1, output_padding=1)
-                self.up.append(nn.Sequential(up, nn.BatchNorm3d(filter_), nn.ReLU()))
-                self.merge.append(convolve(2 * filter_, filter_, repeats))
-            self.dropout, self.last = nn.Dropout(config["dropout"]), nn.Conv3d(filters[0], 1, 1)
-
-        def forward(self, x):
-            skips = []
-            for level, block in enumerate(self.down):
-                x = block(nn.functional.max_pool3d(x, 2) if level else x)
-                skips.append(x)
-            for up, merge, skip in zip(self.up, self.merge, skips[-2::-1], strict=True):
-                x = merge(torch.cat([skip, up(x)], 1))
-            return torch.sigmoid(self.last(self.dropout(x)))
-
-    return VNet()
 
 
 WAYS = {"ours": run_ours, "bfloat16": partial(run_ours, precision="mixed_bfloat16"), "torch": run_torch}

@@ -69,7 +69,8 @@ def train_variant(name: str, folder: Path, options) -> tuple[dict, dict]:
     from hipqct.augment import Ranges
     from hipqct.io.models import read_model
     from hipqct.phantom.parameters import TRAIN_SEEDS
-    from hipqct.train import Recipe, start_model, train_vnet
+    from hipqct.recipe import Recipe
+    from hipqct.train import start_model, train_vnet
     from hipqct.vnet import get_weights
 
     plan, weights = read_model(options.model)
@@ -91,21 +92,18 @@ def train_variant(name: str, folder: Path, options) -> tuple[dict, dict]:
 
 def score_model(plan: dict, weights: dict, folder: Path, options) -> dict:
     """Dice of held-out phantoms (mean) and of every real hip, masks as the workflow makes them."""
-    from hipqct.bone import segment_probability
     from hipqct.engine import openvino_engine
     from hipqct.errors import AnatomyError
-    from hipqct.image import Image
     from hipqct.io.dataset import Dataset
     from hipqct.metrics import dice
     from hipqct.phantom.parameters import VALIDATION_SEEDS
-    from hipqct.predict import predict_probability
+    from hipqct.segment import segment_crop
 
-    engine = openvino_engine(plan["network"], weights, options.threads)
+    networks = [(openvino_engine(plan["network"], weights, options.threads), plan)]
 
     def judge(ct, truth) -> float:
-        probability = predict_probability(engine, np.ascontiguousarray(ct), plan, STEP)
         try:
-            mask = segment_probability(Image(probability, (0.8, 0.8, 3.0))).mask.array
+            mask = segment_crop(networks, ct, (0.8, 0.8, 3.0), (STEP,)).mask.array
         except AnatomyError:
             return 0.0
         return dice(truth > 0, mask)
@@ -120,7 +118,7 @@ def score_model(plan: dict, weights: dict, folder: Path, options) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--learning-rate", type=float, default=4e-4)
     parser.add_argument("--phantoms", type=int, default=40, help="to train on, two hips each")
     parser.add_argument("--held-out", type=int, default=8, help="validation phantoms to score")

@@ -68,13 +68,11 @@ class Remembering:
 
 def mask_of(probability: np.ndarray, ct: np.ndarray) -> np.ndarray:
     """The workflow's own binarisation; an empty mask where it refuses the map."""
-    from hipqct.bone import segment_probability
     from hipqct.errors import AnatomyError
-    from hipqct.image import Image
-    from hipqct.predict import clear_outside
+    from hipqct.segment import mask_crop
 
     try:
-        return segment_probability(Image(clear_outside(probability, ct), (0.8, 0.8, 3.0))).mask.array
+        return mask_crop(probability, ct, (0.8, 0.8, 3.0)).mask.array
     except AnatomyError:
         return np.zeros(probability.shape, bool)
 

@@ -62,11 +62,12 @@ def load_monai(plan, weights, threads):
     """MONAI's sliding window over the network in torch, uniform weights, one window at a time."""
     import torch
     from monai.inferers import sliding_window_inference
+    from torch_vnet import load_torch_vnet
 
     from hipqct.predict import normalise
 
     torch.set_num_threads(threads)
-    network = _torch_vnet(plan["network"], weights)
+    network = load_torch_vnet(plan["network"], weights)
     depth = plan["window"][2]
 
     def predict(ct, scheme):
@@ -79,40 +80,6 @@ def load_monai(plan, weights, threads):
         return y[0, 0].numpy()
 
     return predict
-
-
-def _torch_vnet(network, weights):
-    import torch
-    from torch.nn import functional
-
-    from hipqct.network import fold_norms
-
-    network, weights = fold_norms(network, weights)
-    tensors = {name: torch.from_numpy(weight) for name, weight in weights.items()}
-    kernels = {n: t.permute(4, 3, 0, 1, 2).contiguous() for n, t in tensors.items() if n.endswith("/kernel")}
-
-    def parameters(conv):
-        return kernels[f"{conv}/kernel"], tensors[f"{conv}/bias"]
-
-    def convolve(x, repeats, prefix):
-        for i in range(repeats):
-            x = torch.relu(functional.conv3d(x, *parameters(f"{prefix}_conv{i}"), padding=1))
-        return x
-
-    def forward(x):
-        skips = []
-        for level, repeats in enumerate(network["encoder_convolutions"]):
-            x = convolve(functional.max_pool3d(x, 2) if level else x, repeats, f"down{level}")
-            skips.append(x)
-        levels = reversed(range(len(network["filters"]) - 1))
-        for level, repeats in zip(levels, network["decoder_convolutions"], strict=True):
-            size = skips[level].shape[2:]
-            x = functional.conv_transpose3d(x, *parameters(f"up{level}_transpose"), stride=2)
-            x = torch.relu(x[:, :, : size[0], : size[1], : size[2]])
-            x = convolve(torch.cat([skips[level], x], 1), repeats, f"up{level}")
-        return torch.sigmoid(functional.conv3d(x, *parameters("probability")))
-
-    return forward
 
 
 WAYS = {"ours": load_ours, "predict": load_predict_loop, "monai": load_monai}

@@ -13,6 +13,7 @@ from hipqct.io.models import (
     read_model,
     read_plan,
     read_weights,
+    weights_files,
     write_model,
     write_weights,
 )
@@ -103,6 +104,18 @@ def test_an_impossible_plan_is_refused(model_dir, change, message):
     (model_dir / "plan.json").write_text(json.dumps(plan))
     with pytest.raises(ModelError, match=message):
         read_plan(model_dir)
+
+
+def test_only_what_is_read_counts_as_weights(tmp_path):
+    whole, pieces = tmp_path / "weights.h5", [tmp_path / f"weights.h5.{i:03d}" for i in range(3)]
+    assert weights_files(tmp_path) == [whole]
+    (tmp_path / "weights.h5.bak").touch()
+    assert weights_files(tmp_path) == [whole]
+    for piece in pieces[::-1]:
+        piece.touch()
+    assert weights_files(tmp_path) == pieces
+    whole.touch()
+    assert weights_files(tmp_path) == [whole]
 
 
 def test_pieces_too_small_to_be_numbered_are_refused(model_dir):

@@ -1,6 +1,7 @@
 """Training phantoms: harder than a cohort's, from their own seeds, made once."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Event
 
 import numpy as np
@@ -14,9 +15,9 @@ from hipqct.io.models import read_model, write_model
 from hipqct.io.tables import read_table
 from hipqct.network import COMPACT, MEDIUM, fold_norms, widen_filters
 from hipqct.phantom.parameters import CONTACT_MM, TRAIN_SEEDS, VALIDATION_SEEDS, sample_parameters
+from hipqct.recipe import PHANTOM_RATES, Recipe
 from hipqct.steps import phantom_training, workers
-from hipqct.steps.phantom_training import draw_changes, train_on_phantoms
-from hipqct.train import Recipe
+from hipqct.steps.phantom_training import PhantomTraining, draw_changes, train_on_phantoms
 
 
 def test_training_phantoms_are_harder_than_a_cohorts_and_always_valid():
@@ -66,9 +67,10 @@ def write_first_model(folder, network: dict) -> dict[str, np.ndarray]:
 def test_a_model_is_trained_on_phantoms_of_the_seeds_set_apart(tmp_path):
     write_crops(tmp_path / "m", 32, training=3)
     choices = {"patch": (16, 16, 8), "steps": 2, "steps_per_epoch": 1, "window": (32, 32, 8)}
-    train_on_phantoms(tmp_path / "m", 3, 1, choices=choices, minutes=0, piece_mb=1)
+    wanted = PhantomTraining(3, 1, choices=choices, piece_mb=1)
+    train_on_phantoms(tmp_path / "m", replace(wanted, minutes=0))
     assert read_table(tmp_path / "m/history.tsv")["step"].tolist() == [1]
-    train_on_phantoms(tmp_path / "m", 3, 1, choices=choices, piece_mb=1)
+    train_on_phantoms(tmp_path / "m", wanted)
     with Dataset(tmp_path / "m/phantoms.h5") as data:
         folds = {hip.subject: hip.fold for hip in data.hips()}
     assert folds == {str(seed): 1 for seed in TRAIN_SEEDS[:3]} | {str(VALIDATION_SEEDS[0]): 0}
@@ -88,20 +90,19 @@ def test_stages_go_on_without_batch_normalisation_and_with_more_filters(tmp_path
     choices |= {"learning_rate": 0.0, "final_learning_rate": 0.0}
     folded_config, folded = fold_norms(COMPACT, write_first_model(tmp_path / "first", COMPACT))
     _, wide = widen_filters(folded_config, folded, MEDIUM["filters"], 7)
-    for stage, first, preset, fold_norm, wanted in (
+    for stage, first, preset, fold_norm, expected in (
         ("second", "first", "compact", True, folded),
         ("third", "second", "compact", False, folded),
         ("fourth", "first", "medium", True, wide),
     ):
         write_crops(tmp_path / stage, 16)
-        train_on_phantoms(
-            tmp_path / stage, 1, 1, preset, choices=choices,
-            first_model_dir=tmp_path / first, fold_norm=fold_norm, dropout=0.1,
-        )  # fmt: skip
+        started = {"first_model_dir": tmp_path / first, "fold_norm": fold_norm}
+        wanted = PhantomTraining(1, 1, preset, choices=choices, dropout=0.1, **started)
+        train_on_phantoms(tmp_path / stage, wanted)
         plan, found = read_model(tmp_path / stage)
         assert not plan["network"]["batch_norm"] and plan["network"]["dropout"] == 0.1
-        assert found.keys() == wanted.keys()
-        for name, weight in wanted.items():
+        assert found.keys() == expected.keys()
+        for name, weight in expected.items():
             np.testing.assert_allclose(found[name], weight, rtol=1e-6)
 
 
@@ -115,8 +116,9 @@ def test_what_a_first_model_cannot_give_is_told_before_phantoms_are_made(
     monkeypatch.setattr(phantom_training, "build_crops", None)
     write_first_model(tmp_path / "first", MEDIUM)
     first_model_dir = first and tmp_path / first
+    wanted = PhantomTraining(1, 1, preset, first_model_dir=first_model_dir, fold_norm=True)
     with pytest.raises(ModelError, match=message):
-        train_on_phantoms(tmp_path / "m", 1, 1, preset, first_model_dir=first_model_dir, fold_norm=True)
+        train_on_phantoms(tmp_path / "m", wanted)
 
 
 def test_every_option_of_the_command_reaches_the_training(tmp_path, monkeypatch):
@@ -152,53 +154,53 @@ def test_every_option_of_the_command_reaches_the_training(tmp_path, monkeypatch)
 def test_steps_are_the_recipes_or_fit_into_the_minutes(tmp_path, monkeypatch, words, steps):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     asked = {}
-    monkeypatch.setattr(phantom_training, "train_on_phantoms", lambda *_, **choices: asked.update(choices))
+    monkeypatch.setattr(
+        phantom_training, "train_on_phantoms", lambda _, wanted, __: asked.update(vars(wanted))
+    )
     assert cli.main(["train", str(tmp_path), *words.split()]) == 0
     assert asked["choices"].get("steps", "recipe's") == steps
     assert asked["threads"] == 2
-
-
-def test_the_bounds_of_hu_rise(tmp_path):
-    with pytest.raises(ModelError, match="clip_hu must rise, got 1500 and -200"):
-        train_on_phantoms(tmp_path / "m", 1, 1, choices={"clip_hu": (1500.0, -200.0)})
-    assert not (tmp_path / "m").exists()
+    assert {name: asked["choices"][name] for name in PHANTOM_RATES} == PHANTOM_RATES
+    chosen, own = vars(Recipe(**asked["choices"])), vars(Recipe())
+    assert {name for name in own if chosen[name] != own[name]} - {"steps"} == set(PHANTOM_RATES)
 
 
 @pytest.mark.parametrize(
-    ("choices", "told"),
+    ("wanted", "told"),
     [
-        ({"learning_rate": 1e-6, "final_learning_rate": 1e-5}, "final_learning_rate, 1e-05, must not exceed"),
-        ({"patch": (20, 24, 8)}, "a patch's sides must be multiples of 8, .* got 20 x 24 x 8"),
+        ({"choices": {"clip_hu": (1500.0, -200.0)}}, "clip_hu must rise, got 1500 and -200"),
+        (
+            {"choices": {"learning_rate": 1e-6, "final_learning_rate": 1e-5}},
+            "final_learning_rate must not exceed learning_rate, 1e-06, got 1e-05",
+        ),
+        ({"choices": {"patch": (20, 24, 8)}}, "patch must .* multiples of 8, .* got 20 x 24 x 8"),
+        ({"dropout": 1.5}, "dropout must be a share of the features from 0 to below 1, got 1.5"),
+        ({"choices": {"precision": "mixed_bfloat16"}}, "Precision mixed_bfloat16 is not for"),
     ],
 )
-def test_a_rising_rate_and_a_patch_that_cannot_be_halved_are_refused(tmp_path, choices, told):
+def test_an_impossible_recipe_is_refused_before_phantoms_are_made(tmp_path, monkeypatch, wanted, told):
+    monkeypatch.setattr(phantom_training, "build_crops", None)
     with pytest.raises(ModelError, match=told):
-        train_on_phantoms(tmp_path / "m", 1, 1, choices=choices)
+        train_on_phantoms(tmp_path / "m", PhantomTraining(1, 1, **wanted))
     assert not (tmp_path / "m").exists()
 
 
 def test_a_model_that_goes_on_says_what_its_first_weights_have_seen(tmp_path, monkeypatch, caplog):
     """A patient's model refined on phantoms knows its patients all the same."""
     given = {}
-    monkeypatch.setattr(phantom_training, "train_model", lambda *args, **_: given.update(args[3]))
+    monkeypatch.setattr(phantom_training, "train_model", lambda *args: given.update(args[3]))
     before = {"data": "", "crops_sha256": ["a" * 64], "training_seeds": [5]}
     recipe = Recipe(clip_hu=(-1000.0, 3000.0))
     plan = {**recipe.plan(), "name": "first", "network": COMPACT, "training": before}
     write_model(tmp_path / "first", plan, random_weights(COMPACT))
     write_crops(tmp_path / "m", 16)
-    train_on_phantoms(tmp_path / "m", 1, 1, first_model_dir=tmp_path / "first")
+    train_on_phantoms(tmp_path / "m", PhantomTraining(1, 1, first_model_dir=tmp_path / "first"))
     told = given["training"]
     assert (told["data"], told["crops_sha256"]) == ("", ["a" * 64])
     assert told["training_seeds"] == [5, TRAIN_SEEDS[0]]
     assert told["first_model_sha256"] == read_model(tmp_path / "first")[0]["weights_sha256"]
     assert "first model's normalisation was {'clip_hu': [-1000.0, 3000.0]}, now it is" in caplog.text
     assert "pixel_mm" not in caplog.text
-
-
-def test_dropout_is_a_share(tmp_path, monkeypatch):
-    monkeypatch.setattr(phantom_training, "build_crops", None)
-    with pytest.raises(ModelError, match="of the features cannot be dropped: choose 0"):
-        train_on_phantoms(tmp_path / "m", 1, 1, dropout=1.5)
 
 
 def test_the_minutes_bound_the_making_of_phantoms_too(tmp_path, monkeypatch):
@@ -220,5 +222,5 @@ def test_the_minutes_bound_the_making_of_phantoms_too(tmp_path, monkeypatch):
     monkeypatch.setattr(phantom_training, "_build_crops_of", build)
     monkeypatch.setattr(phantom_training, "train_model", None)  # nothing is trained
     with pytest.raises(ModelError, match="of 41 phantoms made and nothing trained: the same command goes on"):
-        train_on_phantoms(tmp_path / "m", 40, 1, minutes=0)
+        train_on_phantoms(tmp_path / "m", PhantomTraining(40, 1, minutes=0))
     assert 0 < len(made) < 41

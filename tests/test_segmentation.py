@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from hipqct import engine, predict
+from hipqct import engine
+from hipqct import segment as segment_module
 from hipqct.errors import ModelError
 from hipqct.image import Image
 from hipqct.io.dataset import hash_crop
@@ -213,7 +214,7 @@ def test_a_crop_that_changes_while_it_is_computed_ahead_is_computed_again(
     tmp_path, model_dir, loads, monkeypatch
 ):
     study(tmp_path, [("A", "left"), ("B", "left")])
-    other, predict_probability, calls = make_roi(), predict.predict_probability, []
+    other, predict_probability, calls = make_roi(), segment_module.predict_probability, []
 
     def change_b(*arguments):
         calls.append(arguments)
@@ -224,7 +225,7 @@ def test_a_crop_that_changes_while_it_is_computed_ahead_is_computed_again(
         return predict_probability(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(predict, "predict_probability", change_b)
+        patched.setattr(segment_module, "predict_probability", change_b)
         run(tmp_path, model_dir, "A", hips_ahead=8)
     assert len(loads) == 1
     run(tmp_path, model_dir, "B")

@@ -115,12 +115,12 @@ def test_a_fault_is_told_by_its_key(section, key, value, words):
             "mesh/density_laws/K2HPO4: no density laws for a calibration in K2HPO4",
         ),
         ("train", {"precision": "mixed_bfloat16"}, "train/precision: Precision mixed_bfloat16 is not for"),
-        ("train", {"clip_hu": [1500, -200]}, "train/clip_hu: [1500, -200] must rise"),
+        ("train", {"clip_hu": [1500, -200]}, "train/clip_hu must rise, got 1500 and -200"),
         ("train", {"clip_hu": [100, 100]}, "train/clip_hu"),
         (
             "train",
             {"learning_rate": 1e-5},
-            "train/final_learning_rate: 0.0001 must not exceed train/learning",
+            "train/final_learning_rate must not exceed learning_rate, 1e-05, got 0.0001",
         ),
         (
             "train",
@@ -129,7 +129,11 @@ def test_a_fault_is_told_by_its_key(section, key, value, words):
         ),
         ("train", {"augmentation": {"noise": [0.5, 60, 5]}}, "train/augmentation/noise"),
         ("train", {"augmentation": {"truncation": [0.5, 0.5, 5]}}, "within 0.01 to 1"),
-        ("train", {"augmentation": {"mirror": [0.5, 1, 1]}}, "mirror makes right femurs of left ones"),
+        (
+            "train",
+            {"augmentation": {"mirror": [0.5, 1, 1]}},
+            "train/augmentation/mirror makes right femurs of left ones",
+        ),
         ("mesh", mesh_options({"head_radius_mm": [32, 17]}), "the lower limit 32 is above the upper one, 17"),
         (
             "mesh",

@@ -126,7 +126,8 @@ def test_a_model_that_is_not_there_is_refused_unless_training_writes_it(tmp_path
     fold = "results/training/all/fold-0"
     assert find_models(fold, tmp_path, [fold]) == [Path(fold)]
     (tmp_path / "half").mkdir()
-    (tmp_path / "half/plan.json").touch()
+    for name in ("plan.json", "weights.h5.bak"):
+        (tmp_path / "half" / name).touch()
     for folder in ("nope", "half", "results/training/all/fold-10"):
         with pytest.raises(SheetError, match=f"segment/model: {folder} holds no model"):
             find_models(folder, tmp_path, [fold])

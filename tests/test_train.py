@@ -10,9 +10,9 @@ from hipqct.augment import Ranges
 from hipqct.errors import ModelError
 from hipqct.network import PAPER, PRESETS
 from hipqct.predict import normalise
+from hipqct.recipe import Recipe
 from hipqct.train import (
     Crop,
-    Recipe,
     draw_batch,
     draw_centre,
     draw_patch,
@@ -144,15 +144,6 @@ def test_a_state_of_another_network_is_refused():
     state.popitem()
     with pytest.raises(ValueError, match="state must hold"):
         set_state(start_model(RECIPE), state)
-
-
-def test_mirroring_is_for_models_of_both_sides_only():
-    mirrored = Ranges(mirror=(0.5, (1.0, 1.0)))
-    assert Recipe(side="both", ranges=mirrored).plan()["side"] == "both"
-    with pytest.raises(ValueError, match="right femurs"):
-        Recipe(side="left", ranges=mirrored)
-    with pytest.raises(ValueError, match="side must be"):
-        Recipe(side="right")
 
 
 @pytest.mark.parametrize(

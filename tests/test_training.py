@@ -14,7 +14,7 @@ from hipqct.io.tables import read_table
 from hipqct.network import PAPER, PRESETS
 from hipqct.steps import training
 from hipqct.steps.accuracy import judge_models, tabulate_training
-from hipqct.steps.training import count_steps, make_recipe, train_fold, train_model
+from hipqct.steps.training import TrainingOptions, count_steps, make_recipe, train_fold, train_model
 
 SHAPE, SPACING_MM = (48, 48, 16), (2.0, 2.0, 5.0)
 SETTINGS = {
@@ -96,14 +96,16 @@ def test_a_fold_that_was_stopped_goes_on_and_ends_with_the_same_history(tmp_path
         crops = read_crops(data)
         recipe = make_recipe(longer, data, crops["training"])
         facts = {"name": "stopped", "training": {"data": "synthetic"}}
-        args = (crops, tmp_path / "stopped", recipe, facts, "validation_dice")
-        train_model(*args, minutes=0)
+        args = (crops, tmp_path / "stopped", recipe, facts)
+        options = TrainingOptions("validation_dice")
+        stopped = replace(options, minutes=0)
+        train_model(*args, stopped)
         assert len(history(tmp_path / "stopped")) == 1
-        train_model(*args, minutes=0)
+        train_model(*args, stopped)
         assert len(history(tmp_path / "stopped")) == 2
-        train_model(*args)
+        train_model(*args, options)
         before = read_model(tmp_path / "stopped")[1]
-        train_model(*args)  # nothing is left to do
+        train_model(*args, options)  # nothing is left to do
         for name, values in read_model(tmp_path / "stopped")[1].items():
             np.testing.assert_array_equal(values, before[name])
     expected, found = history(tmp_path / "whole"), history(tmp_path / "stopped")
@@ -159,11 +161,11 @@ def test_steps_that_were_planned_stand_when_the_training_goes_on(tmp_path, datas
         recipe = replace(make_recipe(SETTINGS, data, crops["training"]), steps=None)
         recipe = replace(recipe, final_learning_rate=0.001)
         args = (crops, tmp_path, recipe, {"name": "m", "training": {"data": "synthetic"}})
-        train_model(*args, minutes=0)
+        train_model(*args, TrainingOptions(minutes=0))
         assert history(tmp_path)["step"].tolist() == [2]
         monkeypatch.setattr(training, "count_steps", None)  # not asked again
-        train_model(*args, minutes=5)
-        train_model(*args, minutes=5)  # nothing is left to do
+        train_model(*args, TrainingOptions(minutes=5))
+        train_model(*args, TrainingOptions(minutes=5))  # nothing is left to do
     assert history(tmp_path)["step"].tolist() == [2, 4, 5]
     assert history(tmp_path)["learning_rate"].iloc[-1] < 0.003
     assert read_model(tmp_path)[0]["training"]["steps"] == 5
@@ -201,7 +203,7 @@ def test_impossible_trainings_are_refused(tmp_path, dataset):
     with pytest.raises(ModelError, match="fold 7 of 'all' has no hip for validation"):
         train_fold(dataset, tmp_path, "all", 7, SETTINGS)
     mirrored = SETTINGS | {"augmentation": {"mirror": [0.5, 1, 1]}}
-    with pytest.raises(ModelError, match="train/side is left"):
+    with pytest.raises(ModelError, match="mirror makes right femurs"):
         train_fold(dataset, tmp_path, "all", 0, mirrored)
 
 

@@ -95,23 +95,14 @@ def train_on_phantoms(options) -> None:
     choices["ranges"] = Ranges().times(options.augmentation)
     if options.steps is None and math.isinf(options.minutes):
         del choices["steps"]
-    phantom_training.train_on_phantoms(
-        options.folder,
-        options.phantoms,
-        options.validation,
-        preset=options.preset,
-        backend=options.backend,
+    same = ("phantoms", "validation", "preset", "backend", "dropout", "fold_norm", "minutes", "processes")
+    wanted = phantom_training.PhantomTraining(
+        **{name: getattr(options, name) for name in (*same, "threads", "piece_mb")},
         choices=choices,
-        minutes=options.minutes,
         first_model_dir=options.first_model,
-        processes=options.processes,
-        threads=options.threads,
-        piece_mb=options.piece_mb,
         kernel_dtype="float16" if options.float16 else "float32",
-        fold_norm=options.fold_norm,
-        dropout=options.dropout,
-        tell=_report_phantoms,
     )
+    phantom_training.train_on_phantoms(options.folder, wanted, _report_phantoms)
     print(f"the model is in {options.folder}: plan.json, weights.h5, history.tsv, curves.png")
 
 

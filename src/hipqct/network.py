@@ -23,6 +23,8 @@ MEDIUM = PAPER | {"filters": (16, 32, 64, 128), "batch_norm": True}
 COMPACT = PAPER | {"filters": (8, 16, 32, 64), "batch_norm": True}
 PRESETS = {"compact": COMPACT, "medium": MEDIUM, "paper": PAPER}
 
+SIDES = ("left", "both")  # what a network knows: left hips (right ones are mirrored for it), or both
+
 NORM_EPSILON = 1e-3  # Keras' default, part of what the weights mean
 NORM_VECTORS = ("gamma", "beta", "moving_mean", "moving_variance")
 
@@ -40,6 +42,15 @@ def check_precision(precision: str, backend: str) -> None:
     if precision not in PRECISIONS or backend not in PRECISIONS[precision]:
         taken = "; ".join(f"{name} on {', '.join(backends)}" for name, backends in PRECISIONS.items())
         raise ModelError(f"Precision {precision} is not for the backend {backend}: choose {taken}.")
+
+
+def turn_to(known: str, side: str) -> slice:
+    """The slice along x that shows a hip as a network knows it, or gives it back: mirrored or as it is.
+
+    Args:
+        known: one of `SIDES`; side: the hip's, ``left`` or ``right``.
+    """
+    return slice(None, None, 1 if known in ("both", side) else -1)
 
 
 def weight_shapes(config: dict) -> dict[str, tuple[int, ...]]:

@@ -4,8 +4,13 @@ import argparse
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
+from hipqct.recipe import PHANTOM_RATES, Recipe
+
+# Defaults of `hipqct train`.
+RECIPE = {field.name: field.default for field in fields(Recipe)} | PHANTOM_RATES
 SLICE_MM, AGE_YEARS, HU = (0.6, 5.0), (18, 110), (-32768, 32767)
 LEAST_PIECE_MB, LEAST_RATE = 0.05, 1e-12
 # As `hipqct.phantom.parameters` has them, without loading it; a test keeps them the same.
@@ -132,31 +137,28 @@ def add_training_options(train) -> None:
         type=whole(1),
         help="in all (default: as many as fit into --minutes, 1000 without --minutes)",
     )
-    for name, kind, default, text in (
-        (
-            "--steps-per-epoch",
-            whole(1),
-            50,
-            "steps after which all is saved and the validation hips are scored",
-        ),
-        ("--batch", whole(1), 2, "patches per step"),
-        ("--learning-rate", at_least(LEAST_RATE), 1e-3, "Adam's, at the first step"),
-        ("--final-learning-rate", at_least(0), 1e-5, "Adam's, at the last step; half a cosine leads there"),
-        ("--alpha", at_least(0), 1e-6, "weight of the kernels' sum of squares in the loss"),
-        ("--seed", whole(0), 0, "of first weights, patches and augmentation; the phantoms stay the same"),
+    for name, kind, text in (
+        ("--steps-per-epoch", whole(1), "steps after which all is saved and the validation hips are scored"),
+        ("--batch", whole(1), "patches per step"),
+        ("--learning-rate", at_least(LEAST_RATE), "Adam's, at the first step"),
+        ("--final-learning-rate", at_least(0), "Adam's, at the last step; half a cosine leads there"),
+        ("--alpha", at_least(0), "weight of the kernels' sum of squares in the loss"),
+        ("--seed", whole(0), "of first weights, patches and augmentation; the phantoms stay the same"),
     ):
-        train.add_argument(name, type=kind, default=default, help=text)
+        train.add_argument(name, type=kind, default=RECIPE[name[2:].replace("-", "_")], help=text)
     text = "voxels of a patch along x, y and z, multiples of 8"
-    train.add_argument("--patch", type=whole(1), nargs=3, default=(96, 96, 32), metavar="N", help=text)
+    train.add_argument("--patch", type=whole(1), nargs=3, default=RECIPE["patch"], metavar="N", help=text)
     text = "HU that become 0 and 1; what lies beyond is clipped"
     train.add_argument(
-        "--clip-hu", type=number(*HU), nargs=2, default=(-200.0, 1500.0), metavar="HU", help=text
+        "--clip-hu", type=number(*HU), nargs=2, default=RECIPE["clip_hu"], metavar="HU", help=text
     )
     train.add_argument(
         "--augmentation", type=at_least(0), default=1.0, help="factor on the recipe's probabilities; 0: never"
     )
     text = "of the layers' arithmetic; mixed_bfloat16 (torch only) computes them in 16 bits"
-    train.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32", help=text)
+    train.add_argument(
+        "--precision", choices=("float32", "mixed_bfloat16"), default=RECIPE["precision"], help=text
+    )
     train.add_argument(
         "--fold-norm",
         action="store_true",

@@ -9,6 +9,7 @@ from jsonschema import Draft202012Validator
 from hipqct.errors import ModelError, SheetError
 from hipqct.mesh_options import law_faults, option_faults
 from hipqct.network import check_precision
+from hipqct.recipe import recipe_faults, recipe_fields
 from hipqct.sheet import Subject
 
 # What the ranges of `hipqct.augment.Ranges` may hold: degrees, factors, HU, mm, shares.
@@ -21,6 +22,7 @@ AUGMENTATION_LIMITS = {
     **dict.fromkeys(("bone_field", "noise_grain", "blur", "elastic"), (0, 50)),
     **dict.fromkeys(("noise", "low_dose"), (0, 1000)),
 }
+AUGMENTATION_KEYS = {"mirror": "augmentation/mirror"}  # where the configuration has them
 
 
 def check_settings(config: dict, schema_path) -> None:
@@ -52,39 +54,35 @@ def check_bases(subjects: Iterable[Subject], mesh: dict) -> None:
             raise SheetError(f"{subject}: basis {basis}: {faults[0]}")
 
 
-def _augmentation_faults(augmentation: dict, side: str) -> list[str]:
+def _training_faults(train: dict) -> list[str]:
+    """What is wrong between keys of ``train``."""
     faults = []
-    for name, (probability, low, high) in augmentation.items():
+    try:
+        check_precision(train["precision"], train["backend"])
+    except ModelError as error:
+        faults.append(f"train/precision: {error}")
+    wrong = recipe_faults(recipe_fields(train) | {"side": train["side"]})
+    faults += [f"train/{AUGMENTATION_KEYS.get(name, name)} {fault}" for name, fault in wrong.items()]
+    return faults + _augmentation_faults(train["augmentation"])
+
+
+def _augmentation_faults(augmentation: dict) -> list[str]:
+    faults = []
+    for name, (_, low, high) in augmentation.items():
         least, most = AUGMENTATION_LIMITS[name]
         if not (least <= low <= high <= most):
             key = f"train/augmentation/{name}"
             faults.append(f"{key}: {low:g} to {high:g} must rise and lie within {least:g} to {most:g}")
-        if name == "mirror" and probability > 0 and side == "left":
-            faults.append(
-                "train/augmentation/mirror makes right femurs of left ones, but train/side is left: set its "
-                "probability to 0, or the side to both"
-            )
     return faults
 
 
 def _faults_between_keys(config: dict) -> list[str]:
     """What the schema cannot see: names that one key uses and another, or the package, does not know."""
-    mesh, solve, train = config["mesh"], config["solve"], config["train"]
+    mesh, solve = config["mesh"], config["solve"]
     unknown = [
         f"solve/cases: {name!r} is none of mesh/load_cases ({', '.join(mesh['load_cases'])})"
         for name in solve["cases"]
         if name not in mesh["load_cases"]
     ]
-    try:
-        check_precision(train["precision"], train["backend"])
-    except ModelError as error:
-        unknown.append(f"train/precision: {error}")
-    if train["clip_hu"][0] >= train["clip_hu"][1]:
-        unknown.append(f"train/clip_hu: {train['clip_hu']} must rise: the HU that become 0, then those for 1")
-    if train["final_learning_rate"] > train["learning_rate"]:
-        unknown.append(
-            f"train/final_learning_rate: {train['final_learning_rate']:g} must not exceed "
-            f"train/learning_rate, {train['learning_rate']:g}"
-        )
-    unknown += _augmentation_faults(train["augmentation"], train["side"])
+    unknown += _training_faults(config["train"])
     return unknown + option_faults(mesh, config["density"]["basis"])

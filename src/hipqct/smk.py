@@ -12,6 +12,7 @@ from pathlib import Path
 from hipqct.engine import gpu_is_visible
 from hipqct.errors import HipqctError, SheetError
 from hipqct.io.files import write_json
+from hipqct.io.models import weights_files
 from hipqct.progress import JobStates, failure_record
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ def find_models(chosen: str | list[str], project: Path, trained: Iterable[str] =
 
 
 def _is_model(folder: Path) -> bool:
-    return (folder / "plan.json").is_file() and any(folder.glob("weights.h5*"))
+    return (folder / "plan.json").is_file() and weights_files(folder)[0].is_file()
 
 
 def note_interrupts() -> list[int]:

@@ -10,19 +10,20 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import keras
 import numpy as np
 
-from hipqct.augment import Ranges, change_intensity, cut_patch, draw_augmentation
+from hipqct.augment import change_intensity, cut_patch, draw_augmentation
 from hipqct.engine import Engine, list_cards, prepare_backend
 from hipqct.errors import ModelError
 from hipqct.losses import dice_l2_loss, soft_dice
 from hipqct.metrics import dice
-from hipqct.network import COMPACT, check_precision
+from hipqct.network import check_precision
 from hipqct.predict import normalise, predict_probability
+from hipqct.recipe import Recipe
 from hipqct.vnet import build_vnet, set_weights
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,6 @@ VALIDATION_STEP = 16  # slices between validation windows: Dice differs from ste
 # Drawn ahead for each thread that draws them, and in all: 32 of two whole windows take 0.6 GB.
 BATCHES_AHEAD, MOST_AHEAD = 2, 32
 MOST_THREADS = 16  # that a training can use
-SIDES = ("left", "both")
 
 
 def running_backend() -> str:
@@ -52,51 +52,6 @@ class Crop:
     def femur_slices(self) -> np.ndarray:
         """Indices of the slices that hold femur."""
         return np.flatnonzero(np.asarray(self.mask[()]).any((0, 1)))
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the outcome of a training, but for its data and first weights.
-
-    The learning rate falls from ``learning_rate`` to ``final_learning_rate`` along half a cosine over
-    ``steps``; equal rates keep it constant, as in the paper. ``steps`` may be None until it is known how many
-    fit into the time (`hipqct.steps.training.count_steps`). ``precision`` is Keras' policy: with
-    ``mixed_bfloat16`` layers compute in 16 bits from float32 weights, the last layer and the loss in float32.
-    ``side`` is what the crops are turned to: ``left``, or ``both`` for crops as they are. Mirroring makes
-    right femurs of left ones, so only a model for both sides may have it.
-    """
-
-    network: dict = field(default_factory=lambda: dict(COMPACT))
-    spacing_mm: tuple[float, float, float] = (0.8, 0.8, 3.0)
-    window: tuple[int, int, int] = (192, 192, 32)
-    clip_hu: tuple[float, float] = (-200.0, 1500.0)
-    learning_rate: float = 1e-4
-    final_learning_rate: float = 1e-4
-    alpha: float = 1e-6
-    patch: tuple[int, int, int] = (96, 96, 32)
-    batch: int = 2
-    steps: int | None = 1000
-    steps_per_epoch: int = 50
-    seed: int = 0
-    precision: str = "float32"
-    side: str = "left"
-    ranges: Ranges = field(default_factory=Ranges)
-
-    def __post_init__(self):
-        if self.side not in SIDES:
-            raise ValueError(f"side must be one of {SIDES}, got {self.side!r}")
-        if self.side == "left" and self.ranges.mirror[0] > 0:
-            raise ValueError("mirror makes right femurs, which a model for the left side must not see")
-
-    def plan(self) -> dict:
-        """The part of plan.json that inference needs."""
-        return {
-            "side": self.side,
-            "pixel_mm": self.spacing_mm[0],
-            "slice_mm": self.spacing_mm[2],
-            "window": list(self.window),
-            "normalisation": {"clip_hu": list(self.clip_hu)},
-        }
 
 
 def draw_batch(crops: list[Crop], recipe: Recipe, step: int) -> tuple[np.ndarray, np.ndarray]:

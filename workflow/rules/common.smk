@@ -11,7 +11,7 @@ from snakemake.logging import logger
 from hipqct import revisions
 from hipqct.errors import ModelError, SheetError
 from hipqct.io.laws import LAWS_FOLDER, law_files
-from hipqct.io.models import check_crop_settings, plan_hash
+from hipqct.io.models import check_crop_settings, plan_hash, weights_files
 from hipqct.settings import check_bases, check_settings
 from hipqct.sheet import ANYWHERE, demo_files, first_rows, read_sheet, sheet_hash
 from hipqct.smk import (
@@ -122,11 +122,6 @@ def material_laws():
     """The files of material laws, shipped and the user's: an edited or added one makes the meshes again."""
     folder = config["mesh"].get("laws_folder", LAWS_FOLDER)
     return [os.path.relpath(path) for path in law_files(folder)]
-
-
-def weights_files(model):
-    """A model's weights: one file, or its pieces; one file that training has yet to write."""
-    return sorted(model.glob("weights.h5*")) or [model / "weights.h5"]
 
 
 # A scan without calibration has no moduli: there is nothing to solve, unless the configuration gives one.

@@ -16,7 +16,7 @@ import numpy as np
 from hipqct.errors import ModelError
 from hipqct.image import Image
 from hipqct.io.files import hash_file, read_json, replace_when_done, write_json
-from hipqct.network import check_weights, weight_shapes
+from hipqct.network import SIDES, check_weights, weight_shapes
 
 PLAN_KEYS = (
     "name",
@@ -30,7 +30,6 @@ PLAN_KEYS = (
     "weights_sha256",
 )
 MOST_PIECES = 1000  # of a weights file: their numbers have three digits
-SIDES = ("left", "both")  # what a network knows: left hips (right ones are mirrored for it), or both
 # Compact, and readable by HDF5 1.10 and later; "latest" would be what only the writer's own version reads.
 HDF5_LAYOUT = ("v110", "v110")
 SPACING_TOLERANCE = 0.01  # relative; 1% of 192 pixels is 1.5 mm over the whole crop, less than one slice
@@ -117,6 +116,12 @@ def write_model(
     write_json(plan | {"weights_sha256": hashlib.sha256(content).hexdigest()}, path.with_name("plan.json"))
 
 
+def weights_files(model_dir) -> list[Path]:
+    """The files of a model's weights: weights.h5, there or yet to be written, or its pieces in order."""
+    path = Path(model_dir) / "weights.h5"
+    return [path] if path.is_file() else _pieces(path) or [path]
+
+
 def _pieces(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.name}.[0-9][0-9][0-9]"))
 
@@ -157,9 +162,8 @@ def read_model(model_dir) -> tuple[dict, dict[str, np.ndarray]]:
     Raises:
         ModelError: as `read_plan`, or the weights are missing, altered or another network's.
     """
-    plan, path = read_plan(model_dir), Path(model_dir) / "weights.h5"
-    files = [path] if path.is_file() else _pieces(path)
-    if not files:
+    plan, path, files = read_plan(model_dir), Path(model_dir) / "weights.h5", weights_files(model_dir)
+    if not files[0].is_file():
         raise ModelError(f"{path} is missing: copy the model folder again.")
     content = b"".join(file.read_bytes() for file in files)
     if hashlib.sha256(content).hexdigest() != plan["weights_sha256"]:

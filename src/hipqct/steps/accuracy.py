@@ -5,12 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hipqct.bone import segment_probability
 from hipqct.cohort import CHOSEN_ON_TEST, COHORTS, TEXT_COLUMNS, accuracy_table, subject_table
 from hipqct.errors import AnatomyError
 from hipqct.folds import TEST
-from hipqct.hounsfield import shown_slices
-from hipqct.image import Image
 from hipqct.io.dataset import Dataset
 from hipqct.io.models import read_model
 from hipqct.io.tables import read_table, write_table
@@ -33,7 +30,7 @@ def judge_models(
         windows: step, blend and ends of `hipqct.predict.predict_probability`, as at inference.
     """
     from hipqct.engine import load_engine
-    from hipqct.predict import clear_outside, predict_probability
+    from hipqct.segment import segment_crop
 
     models = [read_model(Path(path).parent) for path in plan_paths]
     chosen_on_test = any(plan["training"].get("selection") == "paper" for plan, _ in models)
@@ -42,16 +39,11 @@ def judge_models(
     with Dataset(dataset_path) as data:
         for hip in [hip for hip in data.hips(COHORTS[cohort]) if hip.fold == TEST]:
             ct, reference, voxel_mm3 = hip.ct[()], hip.mask[()] > 0, float(np.prod(hip.spacing_mm))
-            maps = [
-                clear_outside(predict_probability(engine, ct, plan, *windows), ct)
-                for engine, plan in networks
-            ]
             row = {"subject": hip.subject, "side": hip.side, "sex": hip.sex, "age": hip.age}
             row["group"] = hip.patient
             flags = [SYNTHETIC] * (data.data == SYNTHETIC) + [CHOSEN_ON_TEST] * chosen_on_test
-            try:
-                probability = Image(np.mean(maps, axis=0), hip.spacing_mm)
-                bone = segment_probability(probability, *shown_slices(ct))
+            try:  # crops of a set for left models are left ones already
+                bone = segment_crop(networks, ct, hip.spacing_mm, windows)
             except AnatomyError as error:
                 log.warning("%s: %s", hip.name, error)
                 rows.append(row | {"status": "failed", "flags": flags})

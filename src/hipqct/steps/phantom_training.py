@@ -3,8 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +15,20 @@ from hipqct.errors import AnatomyError, ModelError
 from hipqct.io.dataset import Dataset, Hip, write_dataset
 from hipqct.io.files import replace_when_done
 from hipqct.io.models import read_model
-from hipqct.network import PRESETS, check_precision, check_weights, fold_norms, widen_filters
+from hipqct.network import PRESETS, check_precision, check_weights, fold_norms, turn_to, widen_filters
 from hipqct.phantom import SYNTHETIC
 from hipqct.phantom.generate import femur_mask, generate_phantom
 from hipqct.phantom.parameters import TRAIN_SEEDS, VALIDATION_SEEDS, sample_parameters
+from hipqct.recipe import Recipe
 from hipqct.resample import resample_slices
-from hipqct.steps.training import set_backend, train_model
+from hipqct.steps.training import TrainingOptions, set_backend, train_model
 from hipqct.steps.workers import run_in_processes
 
 log = logging.getLogger(__name__)
 
 SIDES = ("left", "right")
 TRAINING, VALIDATION = 1, 0  # folds
+PARTS = {"training": TRAINING, "validation": VALIDATION}
 # Crops are kept for the next call, until a step that they hang on changes.
 REVISIONS = (revisions.MAKE_PHANTOM, revisions.RESAMPLE_CT, revisions.CROP_HIP, revisions.TRAINING_CROPS)
 CROPS_FOLDER = "phantoms-" + "-".join(map(str, REVISIONS))
@@ -42,22 +44,42 @@ OPEN_HEAD_SHELL = (1.2, 2.2)
 PLAIN_CORTEX_MM = (0.3, 0.9)  # bones with thin shells, equally bright inside and out, as soft kernels show
 
 
+@dataclass(frozen=True)
+class PhantomTraining:
+    """What is to be trained on phantoms, and how.
+
+    Args:
+        phantoms, validation: how many of each.
+        preset: ``compact``, ``medium`` or ``paper``, the network; backend: what Keras computes with.
+        choices: values for fields of `hipqct.recipe.Recipe`.
+        dropout: share of features dropped before the last layer, if not the preset's.
+        first_model_dir: start from this model's weights instead of from random ones, and with batch
+            normalisation only if it has it. Of fewer filters, it is widened (`hipqct.network.widen_filters`).
+        fold_norm: train the first model without its batch normalisation, see `hipqct.network.fold_norms`:
+            what is trained is then exactly what inference computes, whatever a batch's own statistics.
+        minutes: bound on one call, phantoms included; one epoch is always done once they are made.
+        processes: for the phantoms; threads: of the CPU, see `hipqct.train.feeding_threads`.
+        piece_mb: write the weights in pieces of at most so many MB.
+        kernel_dtype: ``float16`` halves the weights file.
+    """
+
+    phantoms: int
+    validation: int
+    preset: str = "compact"
+    backend: str = "tensorflow"
+    choices: dict = field(default_factory=dict)
+    dropout: float | None = None
+    first_model_dir: Path | None = None
+    fold_norm: bool = False
+    minutes: float = math.inf
+    processes: int = 1
+    threads: int = 1
+    piece_mb: float | None = None
+    kernel_dtype: str = "float32"
+
+
 def train_on_phantoms(
-    model_dir,
-    phantoms: int,
-    validation: int,
-    preset: str = "compact",
-    backend: str = "tensorflow",
-    choices: dict | None = None,
-    minutes: float = math.inf,
-    first_model_dir=None,
-    processes: int = 1,
-    threads: int = 1,
-    piece_mb: float | None = None,
-    kernel_dtype: str = "float32",
-    fold_norm: bool = False,
-    dropout: float | None = None,
-    tell: Callable[[int, int], None] = lambda done, total: None,
+    model_dir, wanted: PhantomTraining, tell: Callable[[int, int], None] = lambda done, total: None
 ) -> None:
     """Make phantoms of the training and validation seeds, then train, or go on with, a model on them.
 
@@ -66,99 +88,89 @@ def train_on_phantoms(
 
     Args:
         model_dir: gets ``phantoms-*/`` (crops), phantoms.h5, checkpoint.h5, and the model.
-        phantoms, validation: how many of each.
-        preset: ``compact``, ``medium`` or ``paper``, the network; backend: what Keras computes with.
-        choices: values for fields of `hipqct.train.Recipe`.
-        minutes: bound on this call, phantoms included; one epoch is always done once they are made.
-        first_model_dir: start from this model's weights instead of from random ones, and with batch
-            normalisation only if it has it. Of fewer filters, it is widened (`hipqct.network.widen_filters`).
-        processes: for the phantoms; threads: of the CPU, see `hipqct.train.feeding_threads`.
-        piece_mb: write the weights in pieces of at most so many MB.
-        kernel_dtype: ``float16`` halves the weights file.
-        fold_norm: train the first model without its batch normalisation, see `hipqct.network.fold_norms`:
-            what is trained is then exactly what inference computes, whatever a batch's own statistics.
-        dropout: share of features dropped before the last layer, if not the preset's.
         tell: called with (phantoms done, phantoms in all).
 
     Raises:
         ModelError: the minutes are over before the phantoms are made, none of them gave a crop, a first model
-            is missing or has more filters, the backend does not take the precision, dropout
-            is no share, clip_hu does not rise, the learning rate would, or the patch cannot be halved.
+            is missing or has more filters, the backend does not take the precision, or the recipe breaks a
+            rule of `hipqct.recipe.recipe_faults`.
     """
-    choices = choices or {}
-    low_hu, high_hu = choices.get("clip_hu", (0, 1))
-    if not low_hu < high_hu:
-        raise ModelError(f"clip_hu must rise, got {low_hu:g} and {high_hu:g}")
-    first_rate, last_rate = (choices.get(key) for key in ("learning_rate", "final_learning_rate"))
-    if None not in (first_rate, last_rate) and last_rate > first_rate:
-        raise ModelError(f"final_learning_rate, {last_rate:g}, must not exceed learning_rate, {first_rate:g}")
-    check_precision(choices.get("precision", "float32"), backend)
-    network, first_plan, first_weights = dict(PRESETS[preset]), None, None
-    halved = 2 ** (len(network["filters"]) - 1)
-    patch = choices.get("patch", ())
-    if any(n % halved for n in patch):
-        size = " x ".join(map(str, patch))
-        raise ModelError(
-            f"a patch's sides must be multiples of {halved}, which the network halves, got {size}"
-        )
-    if dropout is not None:
-        if not 0 <= dropout < 1:
-            raise ModelError(f"a share of {dropout} of the features cannot be dropped: choose 0 to below 1")
-        network["dropout"] = dropout
-    if first_model_dir:
-        first_plan, first_weights = read_model(first_model_dir)
-        if fold_norm:
-            first_plan["network"], first_weights = fold_norms(first_plan["network"], first_weights)
-        network["batch_norm"] = first_plan["network"]["batch_norm"]
-        _, first_weights = widen_filters(
-            first_plan["network"], first_weights, network["filters"], choices.get("seed", 0)
-        )
-        check_weights(first_weights, network)
-    elif fold_norm:
-        raise ModelError("batch normalisation is folded from a trained model only: add --first-model")
-    end_s = time.monotonic() + 60 * minutes
+    network, first_plan, first_weights = _choose_start(wanted)
+    recipe = Recipe(network=network, **wanted.choices)
+    check_precision(recipe.precision, wanted.backend)
+    end_s = time.monotonic() + 60 * wanted.minutes
     model_dir = Path(model_dir)
-    folder = model_dir / CROPS_FOLDER
-    seeds = {TRAINING: TRAIN_SEEDS[:phantoms], VALIDATION: VALIDATION_SEEDS[:validation]}
-    build_crops([*seeds[TRAINING], *seeds[VALIDATION]], folder, processes, tell, end_s=end_s)
-    set_backend(backend)  # after the processes that make phantoms have ended
-    from hipqct.train import Crop, Recipe
-
-    recipe = replace(Recipe(), network=network, **choices)
-    dataset_path = model_dir / "phantoms.h5"
-    hips = [(part, folder / f"{seed}_{side}.npz") for part in seeds for seed in seeds[part] for side in SIDES]
-    hips = [(part, path) for part, path in hips if path.is_file()]
-    plan = {"side": "left", "spacing_mm": recipe.spacing_mm, "data": SYNTHETIC}
-    write_dataset((_read_hip(path, part) for part, path in hips), dataset_path, plan)
+    folder, dataset_path = model_dir / CROPS_FOLDER, model_dir / "phantoms.h5"
+    seeds = {TRAINING: TRAIN_SEEDS[: wanted.phantoms], VALIDATION: VALIDATION_SEEDS[: wanted.validation]}
+    build_crops([*seeds[TRAINING], *seeds[VALIDATION]], folder, wanted.processes, tell, end_s=end_s)
+    set_backend(wanted.backend)  # after the processes that make phantoms have ended
+    _write_crops(seeds, folder, dataset_path, recipe)
     with Dataset(dataset_path) as data:
-        parts = {"training": TRAINING, "validation": VALIDATION}
-        hips = {name: [hip for hip in data.hips() if hip.fold == fold] for name, fold in parts.items()}
-        if not hips["training"]:
-            raise ModelError("no phantom gave a crop to train on: ask for more (--phantoms)")
-        crops = {name: [Crop(hip.name, hip.ct, hip.mask) for hip in part] for name, part in hips.items()}
-        seeds = {f"{name}_seeds": sorted({int(hip.subject) for hip in part}) for name, part in hips.items()}
-        facts = {
-            "name": model_dir.name,
-            "training": {"data": SYNTHETIC, **seeds, "dataset_sha256": data.sha256},
-        }
+        crops, training = _read_crops(data)
         if first_plan:
-            facts["training"] |= _inherit(first_plan, seeds)
+            training |= _inherit(first_plan, training)
             _tell_differences(first_plan, recipe)
-        left_minutes = (end_s - time.monotonic()) / 60
-        arguments = (None, left_minutes, first_weights, True, piece_mb, kernel_dtype, threads)
-        train_model(crops, model_dir, recipe, facts, *arguments)
+        options = TrainingOptions(
+            first_weights=first_weights,
+            minutes=(end_s - time.monotonic()) / 60,
+            threads=wanted.threads,
+            verbose=True,
+            piece_mb=wanted.piece_mb,
+            kernel_dtype=wanted.kernel_dtype,
+        )
+        train_model(crops, model_dir, recipe, {"name": model_dir.name, "training": training}, options)
 
 
-def _inherit(first_plan: dict, seeds: dict[str, list[int]]) -> dict:
+def _choose_start(wanted: PhantomTraining) -> tuple[dict, dict | None, dict | None]:
+    """The network to train, and the plan and weights of a first model, folded and widened as wanted."""
+    network = dict(PRESETS[wanted.preset])
+    if wanted.dropout is not None:
+        network["dropout"] = wanted.dropout
+    if not wanted.first_model_dir:
+        if wanted.fold_norm:
+            raise ModelError("batch normalisation is folded from a trained model only: add --first-model")
+        return network, None, None
+    plan, weights = read_model(wanted.first_model_dir)
+    if wanted.fold_norm:
+        plan["network"], weights = fold_norms(plan["network"], weights)
+    network["batch_norm"] = plan["network"]["batch_norm"]
+    seed = wanted.choices.get("seed", 0)
+    _, weights = widen_filters(plan["network"], weights, network["filters"], seed)
+    check_weights(weights, network)
+    return network, plan, weights
+
+
+def _write_crops(seeds: dict[int, Sequence[int]], folder: Path, dataset_path: Path, recipe: Recipe) -> None:
+    """Gather the crops of these seeds, by fold, in one file; a hip that gave none is left out."""
+    hips = [(fold, folder / f"{seed}_{side}.npz") for fold in seeds for seed in seeds[fold] for side in SIDES]
+    plan = {"side": "left", "spacing_mm": recipe.spacing_mm, "data": SYNTHETIC}
+    write_dataset((_read_hip(path, fold) for fold, path in hips if path.is_file()), dataset_path, plan)
+
+
+def _read_crops(data: Dataset) -> tuple[dict[str, list], dict]:
+    """Crops to train on and to validate with, by these names, and what plan.json says of them."""
+    from hipqct.train import Crop
+
+    hips = {name: [hip for hip in data.hips() if hip.fold == fold] for name, fold in PARTS.items()}
+    if not hips["training"]:
+        raise ModelError("no phantom gave a crop to train on: ask for more (--phantoms)")
+    crops = {name: [Crop(hip.name, hip.ct, hip.mask) for hip in part] for name, part in hips.items()}
+    seeds = {f"{name}_seeds": sorted({int(hip.subject) for hip in part}) for name, part in hips.items()}
+    return crops, {"data": SYNTHETIC, **seeds, "dataset_sha256": data.sha256}
+
+
+def _inherit(first_plan: dict, training: dict) -> dict:
     """What a model that goes on from another's weights must say of what they have seen."""
     before = first_plan["training"]
-    seen = {name: sorted({*own, *before.get(name, ())}) for name, own in seeds.items()}
+    seen = {
+        name: sorted({*training[name], *before.get(name, ())}) for name in (f"{part}_seeds" for part in PARTS)
+    }
     known = {"crops_sha256": before["crops_sha256"]} if "crops_sha256" in before else {}
     data = SYNTHETIC if before.get("data") == SYNTHETIC else ""
     return seen | known | {"data": data, "first_model_sha256": first_plan["weights_sha256"]}
 
 
-def _tell_differences(first_plan: dict, recipe) -> None:
+def _tell_differences(first_plan: dict, recipe: Recipe) -> None:
     """Warn where the first model was made for other input than it is trained on now."""
     now = recipe.plan()
     for key in ("side", "pixel_mm", "slice_mm", "normalisation"):
@@ -166,10 +178,10 @@ def _tell_differences(first_plan: dict, recipe) -> None:
             log.warning("The first model's %s was %s, now it is %s", key, first_plan[key], now[key])
 
 
-def _read_hip(path: Path, part: int) -> Hip:
+def _read_hip(path: Path, fold: int) -> Hip:
     seed, side = path.stem.split("_")
     with np.load(path) as arrays:
-        return Hip(seed, side, arrays["ct"], arrays["mask"], fold=part)
+        return Hip(seed, side, arrays["ct"], arrays["mask"], fold=fold)
 
 
 def draw_changes(rng: np.random.Generator) -> dict:
@@ -262,8 +274,8 @@ def _build_crops_of(seed: int, folder: Path, draw: Callable) -> None:
             log.warning("Phantom %d: %s", seed, error)
             continue
         mask = femur_mask(parameters, side, roi).array
-        mirror = slice(None, None, 1 if side == "left" else -1)
+        turn = turn_to("left", side)
         with replace_when_done(folder / f"{seed}_{side}.npz") as temporary:
-            np.savez_compressed(temporary, ct=roi.array[mirror].astype(np.int16), mask=mask[mirror])
+            np.savez_compressed(temporary, ct=roi.array[turn].astype(np.int16), mask=mask[turn])
     (folder / f"{seed}.done").touch()
     log.info("Phantom %d: crops of %d slices, changes %s", seed, resampled.shape[2], changes)

@@ -18,6 +18,7 @@ from hipqct.io.dataset import hash_crop
 from hipqct.io.files import hash_file, replace_when_done
 from hipqct.io.hdf5 import read_facts, read_roi, write_probability
 from hipqct.io.models import check_crop, read_model
+from hipqct.network import turn_to
 
 log = logging.getLogger(__name__)
 
@@ -92,25 +93,25 @@ def _hash_plan(plan: dict) -> str:
 
 
 def _segment(networks: list, settings: dict, roi_path: Path, probability_path: Path) -> None:
-    from hipqct.predict import clear_outside, combine_models, predict_probability
+    from hipqct.segment import predict_crop
 
     roi_sha256 = hash_file(roi_path)  # before it is read: a crop that changes meanwhile then fits no result
     roi, facts = read_roi(roi_path)
     windows = (settings["step"], settings["blend"], settings["ends"])
-    maps, seen = [], False
-    for engine, plan in networks:
+    for _, plan in networks:
         check_crop(roi, plan, roi_path)
-        mirror = slice(None, None, -1 if plan["side"] not in ("both", facts["side"]) else 1)
-        left = np.ascontiguousarray(roi.array[mirror])
-        crops = plan["training"].get("crops_sha256", ())
-        seen = seen or (len(crops) > 0 and hash_crop(left) in crops)
-        maps.append(clear_outside(predict_probability(engine, left, plan, *windows), left)[mirror])
-    probability, disagreement, agreement = combine_models(maps)
+    probability, disagreement, agreement = predict_crop(networks, roi.array, windows, facts["side"])
+    engine, seen = networks[-1][0], any(_has_seen(plan, roi.array, facts["side"]) for _, plan in networks)
     made = {"side": facts["side"], "device": engine.device, "engine": engine.name, SEEN_IN_TRAINING: seen}
-    made |= agreement
-    attributes = settings | made | {"roi_sha256": roi_sha256}
+    attributes = settings | made | agreement | {"roi_sha256": roi_sha256}
     write_probability(replace(roi, array=probability), probability_path, attributes, disagreement)
     log.info("Probability of %s: mean %.4f, windows %s", roi_path, float(probability.mean()), windows)
+
+
+def _has_seen(plan: dict, ct: np.ndarray, side: str) -> bool:
+    """Whether a model was trained or chosen on this crop."""
+    crops = plan["training"].get("crops_sha256", ())
+    return len(crops) > 0 and hash_crop(ct[turn_to(plan["side"], side)]) in crops
 
 
 def _waiting(roi_path: Path, name: str, settings: dict):

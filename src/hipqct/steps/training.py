@@ -7,33 +7,48 @@ import math
 import os
 import shutil
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from hipqct import revisions
 from hipqct.errors import ModelError
 from hipqct.folds import TEST
 from hipqct.io.dataset import Dataset, hash_crop
-from hipqct.io.files import replace_when_done
 from hipqct.io.models import read_checkpoint, write_checkpoint, write_model
+from hipqct.recipe import Recipe, recipe_fields
+from hipqct.steps.history import EventWriter, write_history
 
 log = logging.getLogger(__name__)
 
 SELECTIONS = {"validation": "validation_dice", "paper": "test_dice", "last": None}
-RECIPE_KEYS = (
-    "batch",
-    "patch",
-    "learning_rate",
-    "final_learning_rate",
-    "alpha",
-    "clip_hu",
-    "seed",
-    "precision",
-)
+CHECKPOINT = "checkpoint.h5"
 WINDOW_SLICES = 32  # the paper's
 # A trial tells how long a step takes: so long at most, this share of the time, and so many steps.
 TRIAL_MINUTES, TRIAL_SHARE, TRIAL_STEPS = 0.5, 0.05, 1000
 TIME_USED = 0.9  # share of the time that steps are planned for: the rest is for checkpoints and slower steps
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How one call of `train_model` runs and what it leaves; what the model learns is the recipe's.
+
+    Args:
+        chosen_by: the history's column whose highest value chooses the weights; None keeps the last ones.
+        first_weights: start from these.
+        minutes: bound on this call; the same call later goes on.
+        threads: of the CPU, see `hipqct.train.feeding_threads`.
+        verbose: show a progress bar with loss and Dice.
+        piece_mb: write the weights in pieces of at most so many MB.
+        kernel_dtype: ``float16`` halves the weights file.
+    """
+
+    chosen_by: str | None = None
+    first_weights: dict | None = None
+    minutes: float = math.inf
+    threads: int = 1
+    verbose: bool = False
+    piece_mb: float | None = None
+    kernel_dtype: str = "float32"
 
 
 def train_fold(dataset_path, model_dir, cohort: str, fold: int, settings: dict, threads: int = 1) -> None:
@@ -81,113 +96,126 @@ def train_fold(dataset_path, model_dir, cohort: str, fold: int, settings: dict, 
                 "dataset_sha256": data.sha256,
             },
         }
-        chosen_by = SELECTIONS[settings["selection"]]
-        train_model(crops, Path(model_dir), recipe, facts, chosen_by, verbose=True, threads=threads)
+        options = TrainingOptions(SELECTIONS[settings["selection"]], verbose=True, threads=threads)
+        train_model(crops, Path(model_dir), recipe, facts, options)
 
 
-def make_recipe(settings: dict, data: Dataset, crops: list):
-    """`hipqct.train.Recipe` from the config's ``train``: an epoch has a patch for every hip.
+def make_recipe(settings: dict, data: Dataset, crops: list) -> Recipe:
+    """The recipe of the config's ``train``: an epoch has a patch for every hip.
 
     Raises:
         ModelError: mirroring is asked for a model of left hips.
     """
-    from hipqct.augment import Ranges
-    from hipqct.network import PRESETS
-    from hipqct.train import Recipe
-
-    network = PRESETS[settings["network"]] | {"dropout": settings["dropout"]}
     steps_per_epoch = -(-len(crops) // settings["batch"])
-    never = Ranges(**{name: (0.0, drawn[1]) for name, drawn in vars(Ranges()).items()})
-    drawn = {name: (float(p), (low, high)) for name, (p, low, high) in settings["augmentation"].items()}
-    if data.side == "left" and drawn.get("mirror", (0.0,))[0] > 0:
-        raise ModelError(
-            "train/augmentation/mirror makes right femurs, but train/side is left: set the one to [0, 1, 1], "
-            "or the other to both"
-        )
-    chosen = {key: settings[key] for key in RECIPE_KEYS}
-    return replace(
-        Recipe(),
-        network=network,
+    return Recipe(
+        **recipe_fields(settings),
         spacing_mm=data.spacing_mm,
         window=(*crops[0].ct.shape[:2], WINDOW_SLICES),
         steps_per_epoch=steps_per_epoch,
         steps=settings["epochs"] * steps_per_epoch,
         side=data.side,
-        ranges=replace(never, **drawn),
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in chosen.items()},
     )
 
 
 def train_model(
-    crops: dict,
-    model_dir: Path,
-    recipe,
-    facts: dict,
-    chosen_by: str | None = None,
-    minutes: float = math.inf,
-    first_weights: dict | None = None,
-    verbose: bool = False,
-    piece_mb: float | None = None,
-    kernel_dtype: str = "float32",
-    threads: int = 1,
+    crops: dict, model_dir: Path, recipe: Recipe, facts: dict, options: TrainingOptions | None = None
 ) -> None:
     """Train, or go on with, a model and write its folder; see `train_fold`.
 
     Args:
         crops: ``training``, and those to watch by name: lists of `hipqct.train.Crop`.
-        facts: ``name`` and ``training`` of plan.json; the recipe is added to the latter.
-        chosen_by: the history's column whose highest value chooses the weights; None keeps the last ones.
         recipe: with ``steps`` None, the first call chooses as many as fit into its minutes.
-        minutes: bound on this call; the same call later goes on.
-        first_weights: start from these.
-        piece_mb: write the weights in pieces of at most so many MB.
-        kernel_dtype: ``float16`` halves the weights file.
-        threads: of the CPU, see `hipqct.train.feeding_threads`.
+        facts: ``name`` and ``training`` of plan.json; the recipe is added to the latter.
+        options: if not the usual ones.
     """
-    from hipqct.train import get_state, running_backend, set_state, start_model, train_vnet
-    from hipqct.vnet import get_weights
+    from hipqct.train import start_model, train_vnet
 
+    options = options or TrainingOptions()
     watched = {name: part for name, part in crops.items() if name != "training"}
-    training = asdict(recipe) | facts["training"] | {"crops": len(crops["training"])}
-    training |= {"backend": running_backend(), "device": training_device()}
-    plan = {"name": facts["name"], "network": recipe.network, **recipe.plan(), "training": training}
-    identity = _identity(plan, crops, first_weights)
-    model = start_model(recipe, first_weights)
-    history, best, first_step = [], None, 0
-    checkpoint = model_dir / "checkpoint.h5"
-    if checkpoint.is_file():
-        state, kept, record = read_checkpoint(checkpoint)
-        if record["identity"] == identity:
-            set_state(model, state)
-            history, best, first_step = record["history"], kept, record["history"][-1]["step"]
-            recipe = replace(recipe, steps=record.get("steps", recipe.steps))
-            log.info("Going on after step %d of %d", first_step, recipe.steps)
-        else:
-            log.warning("%s is of other data or settings: training starts anew", checkpoint)
-            shutil.rmtree(model_dir / "events", ignore_errors=True)
-    if recipe.steps is None:
+    plan = _make_plan(recipe, facts, len(crops["training"]))
+    identity = _identity(plan, crops, options.first_weights)
+    model = start_model(recipe, options.first_weights)
+    record = _find_record(model, model_dir, identity, recipe.steps)
+    minutes, chosen_by = options.minutes, options.chosen_by
+    if record.steps is None:
         begun_s = time.monotonic()
-        recipe = replace(recipe, steps=count_steps(crops["training"], watched, recipe, minutes, threads))
+        record.steps = count_steps(crops["training"], watched, recipe, minutes, options.threads)
         minutes -= (time.monotonic() - begun_s) / 60
-        model = start_model(recipe, first_weights)
-    training["steps"] = recipe.steps
+        model = start_model(recipe, options.first_weights)
+    plan["training"]["steps"] = record.steps
+    with EventWriter(model_dir / "events") as write_events:
 
-    with _event_writer(model_dir / "events") as write_events:
-
-        def on_epoch(step, row):
-            nonlocal best
-            better = not history or not chosen_by or row[chosen_by] > max(r[chosen_by] for r in history)
-            best = get_weights(model) if better else best
-            history.append(row)
-            record = {"identity": identity, "steps": recipe.steps, "history": history}
-            write_checkpoint(checkpoint, get_state(model), best, record)
-            write_history(history, model_dir)
+        def on_epoch(step: int, row: dict) -> None:
+            record.add(model, row, chosen_by)
             write_events(row)
 
-        arguments = (watched, recipe, on_epoch, first_step, minutes, verbose, threads)
-        train_vnet(model, crops["training"], *arguments)
-    write_history(history, model_dir, with_curves=True)
-    write_model(model_dir, plan, best, kernel_dtype, piece_mb)
+        train_vnet(
+            model,
+            crops["training"],
+            watched,
+            replace(recipe, steps=record.steps),
+            on_epoch,
+            first_step=record.steps_done,
+            minutes=minutes,
+            verbose=options.verbose,
+            threads=options.threads,
+        )
+    write_history(record.history, model_dir, with_curves=True)
+    write_model(model_dir, plan, record.best, options.kernel_dtype, options.piece_mb)
+
+
+def _make_plan(recipe: Recipe, facts: dict, crops: int) -> dict:
+    """plan.json, but for the weights' hash."""
+    from hipqct.train import running_backend
+
+    training = asdict(recipe) | facts["training"] | {"crops": crops}
+    training |= {"backend": running_backend(), "device": training_device()}
+    return {"name": facts["name"], "network": recipe.network, **recipe.plan(), "training": training}
+
+
+@dataclass
+class _Record:
+    """How far a training is, as its folder has it: the steps planned, an epoch a row, the best weights."""
+
+    model_dir: Path
+    identity: str
+    steps: int | None
+    history: list[dict] = field(default_factory=list)
+    best: dict | None = None
+
+    @property
+    def steps_done(self) -> int:
+        return self.history[-1]["step"] if self.history else 0
+
+    def add(self, model, row: dict, chosen_by: str | None) -> None:
+        """Write the checkpoint and the history after an epoch."""
+        from hipqct.train import get_state
+        from hipqct.vnet import get_weights
+
+        if not (self.history and chosen_by) or row[chosen_by] > max(r[chosen_by] for r in self.history):
+            self.best = get_weights(model)
+        self.history.append(row)
+        record = {"identity": self.identity, "steps": self.steps, "history": self.history}
+        write_checkpoint(self.model_dir / CHECKPOINT, get_state(model), self.best, record)
+        write_history(self.history, self.model_dir)
+
+
+def _find_record(model, model_dir: Path, identity: str, steps: int | None) -> _Record:
+    """The record of the folder's checkpoint, whose state the model gets; a new one where it does not fit."""
+    from hipqct.train import set_state
+
+    checkpoint = model_dir / CHECKPOINT
+    if not checkpoint.is_file():
+        return _Record(model_dir, identity, steps)
+    state, best, kept = read_checkpoint(checkpoint)
+    if kept["identity"] != identity:
+        log.warning("%s is of other data or settings: training starts anew", checkpoint)
+        shutil.rmtree(model_dir / "events", ignore_errors=True)
+        return _Record(model_dir, identity, steps)
+    set_state(model, state)
+    record = _Record(model_dir, identity, kept.get("steps", steps), kept["history"], best)
+    log.info("Going on after step %d of %d", record.steps_done, record.steps)
+    return record
 
 
 def count_steps(training: list, watched: dict, recipe, minutes: float, threads: int = 1) -> int:
@@ -253,48 +281,3 @@ def training_device() -> str:
             "driver, or set CUDA_VISIBLE_DEVICES to nothing to train on the CPU"
         )
     return "cpu"
-
-
-def write_history(history: list[dict], model_dir: Path, with_curves: bool = False) -> None:
-    """Write history.tsv, and curves.png where pandas and matplotlib are installed."""
-    lines = ["\t".join(history[0])]
-    lines += ["\t".join(f"{value:.8g}" for value in row.values()) for row in history]
-    with replace_when_done(model_dir / "history.tsv") as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    if not with_curves:
-        return
-    try:
-        import pandas as pd
-
-        from hipqct.figures import draw_curves
-    except ImportError as error:
-        log.warning("No curves are drawn: %s", error)
-        return
-    with replace_when_done(model_dir / "curves.png") as temporary:
-        draw_curves(pd.DataFrame(history)).savefig(temporary, dpi=120)
-
-
-class _event_writer:
-    """Gives a function that writes a history row as TensorBoard's events, if tensorboardX is there."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.writer = folder, None
-
-    def __enter__(self):
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            log.warning("tensorboardX is not installed: no TensorBoard events are written")
-            return lambda row: None
-        self.writer = SummaryWriter(str(self.folder))
-        return self._write
-
-    def _write(self, row: dict) -> None:
-        for name, value in row.items():
-            if name not in ("step", "seconds"):
-                self.writer.add_scalar(name, value, row["step"])
-        self.writer.flush()
-
-    def __exit__(self, *_):
-        if self.writer:
-            self.writer.close()

@@ -16,6 +16,7 @@ from hipqct.io.files import read_json
 from hipqct.io.hdf5 import read_roi, read_roi_spacing
 from hipqct.io.models import SPACING_TOLERANCE
 from hipqct.io.tables import read_table, write_table
+from hipqct.network import turn_to
 from hipqct.phantom import SYNTHETIC
 from hipqct.resample import resample_mask_slices
 from hipqct.sheet import Subject, read_sheet, scan_keys
@@ -136,7 +137,7 @@ def build_dataset(folds_path, results_dir, sheet_path, dataset_path, side: str) 
             roi, _ = read_roi(path)
             _keep_apart(first_with_crop, hash_crop(roi.array), name, row.patient, "crop, voxel for voxel")
             mask = _reference_in_crop(subjects[row.subject].reference[row.side], roi, row)
-            mirror = slice(None, None, -1 if side == "left" and row.side == "right" else 1)
+            mirror = turn_to(side, row.side)
             sex = row.sex if isinstance(row.sex, str) else ""
             age = None if np.isnan(row.age) else float(row.age)
             known = (sex, age, int(row.fold), row.patient, roi.spacing_mm)
