@@ -79,6 +79,14 @@ def test_a_gate_that_is_not_there_is_told_before_any_job():
         ("crop", "pixels", 100, "crop/pixels: 100 is not a multiple of 8"),
         ("resample", "method", "spline", "resample/method: 'spline' is not one of"),
         ("resample", "slice_mm", "3", "resample/slice_mm: '3' is not of type 'number'"),
+        ("crop", "pixel_mm", float("nan"), "crop/pixel_mm: nan is no number"),
+        ("solve", "minutes", float("inf"), "solve/minutes: inf is no number"),
+        (
+            "solve",
+            "criterion",
+            SHIPPED["solve"]["criterion"] | {"tension": 0.73},  # percent
+            "solve/criterion/tension: 0.73 is greater than the maximum of 0.1",
+        ),
         (
             "segment",
             "devise",

@@ -1,5 +1,6 @@
 """The configuration, checked against its schema, with one sentence per fault."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def check_settings(config: dict, schema_path) -> None:
     schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
     faults = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda fault: list(fault.path))
     lines = [f"{'/'.join(map(str, fault.path)) or 'top level'}: {fault.message}" for fault in faults]
-    lines = lines or _faults_between_keys(config)
+    lines = lines or _not_finite(config) or _faults_between_keys(config)
     if lines:
         raise SheetError("\n  ".join([f"the configuration has {len(lines)} fault(s):", *lines]))
 
@@ -52,6 +53,16 @@ def check_bases(subjects: Iterable[Subject], mesh: dict) -> None:
     for basis, subject in first_with.items():  # each once: the laws are read from files
         if faults := law_faults(mesh, basis):
             raise SheetError(f"{subject}: basis {basis}: {faults[0]}")
+
+
+def _not_finite(value, path: tuple = ()) -> list[str]:
+    """Numbers that no range of a schema refuses: NaN and infinity."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return [line for key, part in items for line in _not_finite(part, (*path, key))]
+    if isinstance(value, float) and not math.isfinite(value):
+        return [f"{'/'.join(map(str, path))}: {value} is no number to compute with"]
+    return []
 
 
 def _training_faults(train: dict) -> list[str]:
