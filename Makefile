@@ -36,7 +36,7 @@ run: setup ## Run the workflow on the cohort of config/config.yaml (CORES=8)
 	snakemake --cores $(CORES) --resources gpu=1
 
 test: setup-dev ## Run the test suite
-	$(CPU_ONLY) pytest
+	$(CPU_ONLY) pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 
 lint: setup-dev ## Check style, rules and import contracts
 	ruff check .

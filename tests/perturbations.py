@@ -299,5 +299,10 @@ PERTURBATIONS = [
     Perturbation("nothing", lambda m: _only(m), refused="empty"),
     Perturbation("everything", lambda m: _with(m, np.ones(m.shape)), refused="whole image"),
     Perturbation("one voxel", lambda m: _only(m, (20, 20, 10)), refused="thin|thick"),
-    Perturbation("one slice", lambda m: _only(m, np.s_[10:30, 10:30, 12]), refused="thin|thick"),
+    Perturbation(
+        "one slice",
+        lambda m: _only(m, np.s_[10:30, 10:30, 12]),
+        _must("no_anatomical_frame"),
+        allowed=ANATOMY | {"hex_volume_error_percent"},
+    ),
 ]
