@@ -120,7 +120,7 @@ def time_cohort(crops: list[np.ndarray], model: Path, scheme: str) -> float:
             path.parent.mkdir(parents=True)
             write_roi(Image(ct, (0.8, 0.8, 3.0)), path, {"side": "left"})
         first = paths[0].with_name("probability.h5")
-        segment_femur(paths[0], first, [model / "plan.json"], step, blend, ends, "gpu", 4, hips_ahead=10**6)
+        segment_femur(paths[0], first, [model], step, blend, ends, "gpu", 4, hips_ahead=10**6)
         finished = sorted(p.stat().st_mtime for p in Path(folder).rglob("*probability.h5"))
         assert len(finished) == len(crops), finished
         return (finished[-1] - finished[0]) / (len(finished) - 1)

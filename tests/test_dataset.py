@@ -50,7 +50,8 @@ def test_the_hash_is_of_the_contents(tmp_path):
     given = sha256(hip, make_hip("S2"))
     assert sha256(make_hip("S2"), hip) == given
     assert sha256(replace(hip, age=60, patient="S1"), make_hip("S2")) == given
-    changed = [other_voxel, replace(hip, fold=3), replace(hip, sex="M"), replace(hip, patient="P")]
+    assert sha256(replace(hip, age=81, patient="P"), make_hip("S2")) == given  # these only decide the folds
+    changed = [other_voxel, replace(hip, fold=3), replace(hip, sex="M"), replace(hip, subject="S3")]
     found = {sha256(each, make_hip("S2")) for each in changed} | {sha256(hip)}
     found |= {sha256(hip, make_hip("S2"), **{key: value}) for key, value in OTHER_PLAN.items()}
     assert len(found | {given}) == len(changed) + 1 + len(OTHER_PLAN) + 1

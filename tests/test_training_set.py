@@ -43,6 +43,12 @@ def scan(study, i) -> str:
     return f"scan-{i}.nii.gz"
 
 
+def mask(study, i) -> str:
+    """A reference of its own."""
+    (study / f"mask-{i}.nii.gz").touch()
+    return f"mask-{i}.nii.gz"
+
+
 KEY = uid_key("1.2.3")
 SETTINGS = {"folds": 2, "test_share": 0.2, "seed": 1, "group_by": "subject", "cohorts": ["all"]}
 
@@ -52,7 +58,7 @@ def build(study, side="left"):
 
 
 def test_rows_without_an_age_are_divided_too(study):
-    rows = [f"S{i}\t{scan(study, i)}\tright\treference.nii.gz\t{'' if i % 2 else 30 + i}" for i in range(12)]
+    rows = [f"S{i}\t{scan(study, i)}\tright\t{mask(study, i)}\t{'' if i % 2 else 30 + i}" for i in range(12)]
     header = "subject\tscan\tside\treference_right\tage"
     (study / "samples.tsv").write_text("\n".join([header, *rows]) + "\n")
     divide_cohort(study / "samples.tsv", study / "results", study / "folds.tsv", SETTINGS)
@@ -60,7 +66,7 @@ def test_rows_without_an_age_are_divided_too(study):
 
 
 def test_cohorts_that_cannot_be_trained_or_tested_are_told_at_once(study):
-    rows = [f"S{i}\t{scan(study, i)}\tright\treference.nii.gz\t{'F' if i else 'M'}" for i in range(12)]
+    rows = [f"S{i}\t{scan(study, i)}\tright\t{mask(study, i)}\t{'F' if i else 'M'}" for i in range(12)]
     header = "subject\tscan\tside\treference_right\tsex"
     (study / "samples.tsv").write_text("\n".join([header, *rows]) + "\n")
     divide = partial(divide_cohort, study / "samples.tsv", study / "results", study / "folds.tsv")
@@ -73,12 +79,13 @@ def test_cohorts_that_cannot_be_trained_or_tested_are_told_at_once(study):
         divide(SETTINGS | {"test_share": 0.03})
 
 
-def divide_patients(study, scans, groups, series=None, turned=False, name="S{}", **settings) -> list[str]:
-    """Whose each row's hip is, by a division of a sheet with these scans, groups and series."""
-    cells = zip(scans, groups, series or [""] * len(scans), strict=True)
-    rows = [
-        f"{name.format(i)}\t{s}\tright\treference.nii.gz\t{g}\t{uid}" for i, (s, g, uid) in enumerate(cells)
-    ]
+def divide_patients(
+    study, scans, groups, series=None, masks=None, turned=False, name="S{}", **settings
+) -> list[str]:
+    """Whose each row's hip is, by a division of a sheet with these scans, groups, series and references."""
+    masks = masks or [mask(study, i) for i in range(len(scans))]
+    cells = zip(scans, masks, groups, series or [""] * len(scans), strict=True)
+    rows = [f"{name.format(i)}\t{s}\tright\t{m}\t{g}\t{uid}" for i, (s, m, g, uid) in enumerate(cells)]
     header = "subject\tscan\tside\treference_right\tgroup\tseries_uid"
     (study / "samples.tsv").write_text("\n".join([header, *rows[:: -1 if turned else 1]]) + "\n")
     divide_cohort(study / "samples.tsv", study / "results", study / "folds.tsv", SETTINGS | settings)
@@ -95,7 +102,9 @@ def test_rows_of_one_scan_are_one_patient(study):
     groups = [f"P{i // 2}" for i in range(12)]
     found = divide_patients(study, scans, groups, group_by="group")
     assert found == [groups[i] for i in sorted(range(12), key=str)]
-    with pytest.raises(SheetError, match="S1 and another row have the same scan, but the groups P0 and P1"):
+    with pytest.raises(
+        SheetError, match=r"S1 and another row .* have the same scan or reference, and the groups P0"
+    ):
         divide_patients(study, scans, [f"P{i}" for i in range(12)], group_by="group")
 
 
@@ -108,6 +117,31 @@ def test_a_series_is_known_by_each_of_its_names(study, pair, one):
     scans = [scan(study, i // 2) for i in range(12)]
     found = divide_patients(study, scans, [""] * 12, [pair[i % 2] for i in range(12)], name="S{:02d}")
     assert found == ([names[i - i % 2] for i in range(12)] if one else names)
+
+
+def test_rows_with_one_reference_are_one_patient(study):
+    """Two reconstructions of a scan, drawn once."""
+    scans, masks = [scan(study, i) for i in range(12)], [mask(study, i // 2) for i in range(12)]
+    found = divide_patients(study, scans, [""] * 12, masks=masks, name="S{:02d}")
+    assert found == [f"S{i - i % 2:02d}" for i in range(12)]
+
+
+def test_patients_with_series_of_one_study_are_told(study, caplog):
+    for i, name in enumerate(("S2", "S3")):
+        shutil.copytree(study / "results/subjects/S1", study / f"results/subjects/{name}")
+        write_json(
+            {"flags": [], "study": "abc", "series": name}, study / f"results/subjects/{name}/scan.json"
+        )
+        roi, facts = read_roi(study / f"results/subjects/{name}/right/roi.h5")
+        write_roi(
+            roi.with_array(roi.array + np.int16(i)), study / f"results/subjects/{name}/right/roi.h5", facts
+        )
+    rows = "".join(f"{name}\tright\t{name}\t\t\t3\n" for name in ("S2", "S3"))
+    (study / "folds.tsv").write_text("subject\tside\tpatient\tsex\tage\tfold\n" + rows)
+    row = f"\t{scan(study, 0)}\tright\treference.nii.gz\n"
+    (study / "samples.tsv").write_text(f"subject\tscan\tside\treference_right\nS2{row}S3{row}")
+    build(study)
+    assert "1 DICOM studies stand for several patients each, the first for S2, right and S3" in caplog.text
 
 
 @pytest.mark.parametrize("what", ["series", "crop, voxel for voxel"])

@@ -82,10 +82,28 @@ def scan_keys(subjects: Sequence[Subject]) -> list[tuple]:
 
 
 def first_rows(subjects: Sequence[Subject]) -> list[str]:
-    """For every row the first row with the same scan, by subject: who is one patient."""
-    first = {}
-    keys = scan_keys(subjects)
-    return [first.setdefault(key, s.subject) for key, s in zip(keys, subjects, strict=True)]
+    """For every row the first of the rows that must be the same patient's, by subject.
+
+    Such rows have one scan (`scan_keys`), or name one reference mask, as two reconstructions of a scan do.
+    """
+    subjects = list(subjects)
+    first, first_with = list(range(len(subjects))), {}
+
+    def find(i: int) -> int:
+        while first[i] != i:
+            i = first[i]
+        return i
+
+    for i, (scan, subject) in enumerate(zip(scan_keys(subjects), subjects, strict=True)):
+        for mark in (scan, *(path.resolve() for path in subject.reference.values())):
+            low, high = sorted((find(i), find(first_with.setdefault(mark, i))))
+            first[high] = low
+    return [subjects[find(i)].subject for i in range(len(subjects))]
+
+
+def is_labelled(subject: Subject) -> bool:
+    """Whether a row has a hip to train on: a reference for one of its sides, and is not excluded."""
+    return not subject.exclude and bool({*subject.sides} & {*subject.reference})
 
 
 def sheet_hash(subjects: Iterable[Subject], columns: Iterable[str]) -> str:

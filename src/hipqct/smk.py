@@ -75,10 +75,10 @@ def granted_device(device: str, gpus: int) -> str:
     return "cpu" if device == "auto" and not gpus else device
 
 
-def find_models(chosen: str | list[str], project: Path, trained: Iterable[str] = ()) -> list[Path]:
+def find_models(chosen: str | list[str], project, trained: Iterable[str] = ()) -> list[Path]:
     """Where the models of ``segment/model`` are; relative folders count from the working directory first.
 
-    Snakemake would not report a missing one while results of an older model are there, and would keep them.
+    Models are no inputs of jobs: Snakemake would not report a missing one, and keep results of an older one.
 
     Args:
         project: from where relative folders count that the working directory does not have.
@@ -89,12 +89,13 @@ def find_models(chosen: str | list[str], project: Path, trained: Iterable[str] =
     """
     found, trained = [], {Path(folder) for folder in trained}
     for folder in [chosen] if isinstance(chosen, str) else chosen:
-        tried = (Path(os.path.normpath(folder)), Path(os.path.relpath(project / folder)))
+        tried = (Path(os.path.normpath(folder)), Path(os.path.relpath(Path(project) / folder)))
         there = [path for path in tried if path in trained or _is_model(path)]
         if not there:
             raise SheetError(
                 f"segment/model: {folder} holds no model (plan.json and weights.h5), be it in the working "
-                "directory or in the project; name a model's folder, such as resources/models/medium"
+                "directory or in the project; name a model's folder, such as resources/models/medium (folds "
+                "of this study come from snakemake train)"
             )
         found.append(there[0])
     return found

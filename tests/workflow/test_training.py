@@ -51,6 +51,21 @@ def test_a_second_call_has_nothing_to_do(study):
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
+def test_a_corrected_age_trains_nothing_for_hips_that_its_models_segment(study):
+    """Models are as they are until `train` is asked for."""
+    config, sheet = study.folder / "config/config.yaml", study.folder / "config/samples.tsv"
+    shipped, before = config.read_text(), sheet.read_text()
+    settings = yaml.safe_load(shipped)
+    settings["segment"]["model"] = "results/training/all/fold-0"
+    config.write_text(yaml.safe_dump(settings))
+    sheet.write_text(before.replace("\tF\t70", "\tF\t71"))
+    plan = study.run("-n")
+    config.write_text(shipped)
+    sheet.write_text(before)
+    assert plan.returncode == 0 and "segment_femur" in plan.stdout
+    assert not any(rule in plan.stdout for rule in ("train_fold", "build_dataset", "divide_cohort"))
+
+
 def test_too_few_labelled_scans_are_told_before_any_training(study):
     config = study.folder / "config/config.yaml"
     settings = yaml.safe_load(config.read_text())
@@ -58,5 +73,5 @@ def test_too_few_labelled_scans_are_told_before_any_training(study):
     (study.folder / "config/ten.yaml").write_text(yaml.safe_dump(settings))
     run = study.run("train", "--configfile", str(study.folder / "config/ten.yaml"))
     assert run.returncode != 0
-    assert "10 folds need" in run.stderr
+    assert "10 folds need" in run.stderr and "Execute" not in run.stderr
     assert (study.folder / "results/training/all/fold-0/plan.json").is_file()

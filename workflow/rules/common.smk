@@ -11,9 +11,16 @@ from snakemake.logging import logger
 from hipqct import revisions
 from hipqct.errors import ModelError, SheetError
 from hipqct.io.laws import LAWS_FOLDER, law_files
-from hipqct.io.models import check_crop_settings, plan_hash, weights_files
+from hipqct.io.models import check_crop_settings, plan_hash
 from hipqct.settings import check_bases, check_settings
-from hipqct.sheet import ANYWHERE, demo_files, first_rows, read_sheet, sheet_hash
+from hipqct.sheet import (
+    ANYWHERE,
+    demo_files,
+    first_rows,
+    is_labelled,
+    read_sheet,
+    sheet_hash,
+)
 from hipqct.smk import (
     find_models,
     finish_cohort,
@@ -78,24 +85,23 @@ def of_sheet(*columns):
 
 @functools.cache
 def check_models():
-    """Refuse models that cannot take the crops of this configuration, once they are needed."""
+    """Refuse models that are not there, or cannot take the crops of this configuration, once they are needed.
+
+    They are no inputs of any job: a model of this study's own training would be trained anew before the next
+    hip is segmented, whatever changed among the labelled scans.
+    """
     crop = [config["crop"][key] for key in ("pixels", "pixel_mm")]
     try:
-        for model in filter(is_written, MODELS):
+        for model in find_models(config["segment"]["model"], PROJECT):
             check_crop_settings(model, *crop, config["resample"]["slice_mm"])
-    except ModelError as error:
+    except (ModelError, SheetError) as error:
         raise WorkflowError(str(error)) from None
 
 
-def is_written(model):
-    """Whether a model is there before the run: none that the run itself may train."""
-    return not model.is_relative_to("results/training")
-
-
-def plans(wildcards):
-    """The plans of the models."""
+def crop_for_models(wildcards):
+    """A hip's crop, if the models can take it."""
     check_models()
-    return [model / "plan.json" for model in MODELS]
+    return str(rules.crop_hip.output.roi).format(**wildcards)
 
 
 def calibration_basis(wildcards):

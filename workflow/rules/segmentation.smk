@@ -3,9 +3,7 @@
 
 rule segment_femur:
     input:
-        roi=rules.crop_hip.output.roi,
-        plans=plans,
-        weights=[path for model in MODELS for path in weights_files(model)],
+        roi=crop_for_models,
     output:
         probability="<side>/probability.h5",
     log:
@@ -22,7 +20,7 @@ rule segment_femur:
     params:
         windows=[config["segment"][key] for key in ("step", "blend", "ends")],
         device=config["segment"]["device"],
-        models=[plan_hash(model) if is_written(model) else None for model in MODELS],
+        models=[plan_hash(model) for model in MODELS],
         revision=revisions.SEGMENT_FEMUR,
     message:
         "Segment the {wildcards.side} femur of {wildcards.subject}."

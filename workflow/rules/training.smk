@@ -3,6 +3,21 @@
 TRAIN = config["train"]
 FOLDS = range(TRAIN["folds"])
 LABELLED = [(s, side) for s, side in HIPS if side in SUBJECTS[s].reference]
+LABELLED_ROWS = [s for s in SUBJECTS.values() if is_labelled(s)]
+DIVISION = {
+    key: TRAIN[key] for key in ("folds", "test_share", "seed", "group_by", "cohorts")
+}
+
+
+def divisible_sheet(wildcards):
+    """The sheet, if its labelled hips can be divided: else the run ends before its first job."""
+    from hipqct.steps.training_set import plan_folds
+
+    try:
+        plan_folds(LABELLED_ROWS, DIVISION)
+    except SheetError as error:
+        raise WorkflowError(f"{config['samples']}: {error}") from None
+    return ancient(config["samples"])  # what counts of it are the params
 
 
 wildcard_constraints:
@@ -12,7 +27,7 @@ wildcard_constraints:
 
 rule divide_cohort:
     input:
-        sheet=config["samples"],
+        sheet=divisible_sheet,
     output:
         folds="<training>/folds.tsv",
     log:
@@ -22,11 +37,9 @@ rule divide_cohort:
     resources:
         mem_mb=1000,
     params:
-        settings={
-            k: TRAIN[k] for k in ("folds", "test_share", "seed", "group_by", "cohorts")
-        },
-        rows=of_sheet("sex", "age", "group", "exclude"),
-        scans=lambda wildcards: first_rows(SUBJECTS.values()),
+        settings=DIVISION,
+        rows=sheet_hash(LABELLED_ROWS, ("sex", "age", "group")),
+        patients=lambda wildcards: first_rows(LABELLED_ROWS),
         revision=revisions.DIVIDE_COHORT,
     message:
         "Divide the labelled hips into folds and a test set."
@@ -37,7 +50,7 @@ rule divide_cohort:
 rule build_dataset:
     input:
         folds=rules.divide_cohort.output.folds,
-        sheet=config["samples"],
+        sheet=ancient(config["samples"]),
         crops=[
             str(rules.crop_hip.output.roi).format(subject=s, side=side)
             for s, side in LABELLED

@@ -40,8 +40,8 @@ class Hip:
 def write_dataset(hips: Iterable[Hip], path, plan: dict) -> None:
     """Write hips one after the other; only one is in memory at a time.
 
-    The file gets a hash of what is in it: the same hips may give other bytes, since compression does not
-    begin from the same memory each time.
+    The file gets a hash of what training reads of it: not of ages and patients, which only decide the folds.
+    The same hips may give other bytes, since compression does not begin from the same memory each time.
 
     Args:
         plan: ``side`` (left: right hips stand here mirrored; both: as they are), ``spacing_mm`` to train with
@@ -54,10 +54,9 @@ def write_dataset(hips: Iterable[Hip], path, plan: dict) -> None:
         for hip in hips:
             group = file.create_group(hip.name)
             age = np.nan if hip.age is None else float(hip.age)
-            known = {"subject": hip.subject, "side": hip.side, "sex": hip.sex or "", "age": age}
-            known |= {"fold": int(hip.fold), "patient": hip.patient or hip.subject}
+            known = {"subject": hip.subject, "side": hip.side, "sex": hip.sex or "", "fold": int(hip.fold)}
             known |= {"spacing_mm": [float(mm) for mm in hip.spacing_mm or plan["spacing_mm"]]}
-            group.attrs.update(known)
+            group.attrs.update(known | {"age": age, "patient": hip.patient or hip.subject})
             digest = hashlib.sha256(repr(known).encode())
             for key, array in (("ct", hip.ct.astype(np.int16)), ("mask", hip.mask.astype(np.uint8))):
                 digest.update(repr(array.shape).encode() + array.tobytes())

@@ -14,7 +14,7 @@ from hipqct.hounsfield import AIR_HU, TISSUE_HU, to_int16
 from hipqct.image import Image
 from hipqct.io.dicom_geometry import Stack, slice_normal, stack_slices
 from hipqct.io.dicom_headers import Header, Slice, frame_count, read_headers, without_identity
-from hipqct.io.dicom_series import Series, choose_series
+from hipqct.io.dicom_series import Series, choose_series, uid_key
 
 HU_TYPES = ("", "HU", "HU_MOD", "US")  # US: unspecified, which modality CT makes HU
 THICKNESS_TOLERANCE_MM = 0.1  # as written by scanners
@@ -252,6 +252,7 @@ def _facts(series: Series, slices: list[Slice]) -> dict:
     return {
         "format": f"DICOM {series.kind}",
         "files": len(series.headers),
+        "study": uid_key(study) if (study := header.text("StudyInstanceUID")) else None,
         "series": series.key,
         "series_number": series.number,
         **{name: without_identity(text, header.dataset) or None for name, text in words.items()},

@@ -30,7 +30,7 @@ CLAIM_S = 3600  # a claim older than this was left by a job that died
 def segment_femur(
     roi_path,
     probability_path,
-    plan_paths,
+    model_dirs,
     step: int | str,
     blend: str,
     ends: str,
@@ -50,7 +50,7 @@ def segment_femur(
     job only; but what kills this job meanwhile makes Snakemake drop its own result.
 
     Args:
-        plan_paths: the models' plan.json; the probabilities of several models are averaged.
+        model_dirs: the models' folders; the probabilities of several models are averaged.
         step, blend, ends: how windows are placed and averaged, see `hipqct.predict.predict_probability`.
         device: ``auto``, ``cpu`` or ``gpu``.
         threads: CPU threads to use.
@@ -62,7 +62,7 @@ def segment_femur(
     from hipqct.engine import load_engine
 
     roi_path, probability_path = Path(roi_path), Path(probability_path)
-    models = [read_model(Path(path).parent) for path in plan_paths]
+    models = [read_model(folder) for folder in model_dirs]
     settings = {
         "step": step,
         "blend": blend,

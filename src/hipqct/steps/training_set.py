@@ -2,6 +2,7 @@
 
 import logging
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from hipqct.io.tables import read_table, write_table
 from hipqct.network import turn_to
 from hipqct.phantom import SYNTHETIC
 from hipqct.resample import resample_mask_slices
-from hipqct.sheet import Subject, read_sheet, scan_keys
+from hipqct.sheet import Subject, first_rows, is_labelled, read_sheet
 from hipqct.steps.evaluation import load_reference, share_outside
 
 log = logging.getLogger(__name__)
@@ -33,18 +34,30 @@ def divide_cohort(sheet_path, results_dir, folds_path, settings: dict) -> None:
 
     One division serves all cohorts, so that nobody tested by one model trains another. It is stratified by
     sex and 15-year age bands; hips of one patient go together (``group_by``: the sheet's subject or group),
-    and so do rows of one scan. By subject, rows that share a group cause a warning: of one patient, they
-    might be in training and in test.
+    and so do rows of one scan or with one reference mask. By subject, rows that share a group cause a
+    warning: of one patient, they might be in training and in test.
 
     Args:
         settings: ``folds``, ``test_share``, ``seed``, ``group_by``, ``cohorts`` of the config's ``train``.
 
     Raises:
+        SheetError: as `plan_folds`.
+    """
+    subjects = read_sheet(sheet_path, made_here=(Path(results_dir) / "phantoms",))
+    table = plan_folds(subjects, settings)
+    write_table(table, folds_path)
+    log.info("%d hips: %s", len(table), table["fold"].value_counts().sort_index().to_dict())
+
+
+def plan_folds(subjects: Iterable[Subject], settings: dict) -> pd.DataFrame:
+    """The table that `divide_cohort` writes, from the rows of the sheet.
+
+    Raises:
         SheetError: too few labelled patients, a group asked for that a row lacks, one scan in two groups, or
             a cohort without a hip in one of the parts.
     """
-    rows, patients = [], _find_patients(sheet_path, results_dir, settings["group_by"])
-    for subject, patient in patients:
+    rows = []
+    for subject, patient in _find_patients(subjects, settings["group_by"]):
         sides = [side for side in subject.sides if side in subject.reference]
         rows += [(subject.subject, side, patient, subject.sex, subject.age) for side in sides]
     table = pd.DataFrame(rows, columns=list(FOLD_COLUMNS[:-1]))
@@ -53,29 +66,24 @@ def divide_cohort(sheet_path, results_dir, folds_path, settings: dict) -> None:
     table["fold"] = assign_folds(table["patient"].tolist(), strata, *chosen)
     for cohort in settings["cohorts"]:
         _check_parts(table, cohort, settings["folds"])
-    write_table(table, folds_path)
-    log.info("%d hips: %s", len(table), table["fold"].value_counts().sort_index().to_dict())
+    return table
 
 
-def _find_patients(sheet_path, results_dir, group_by: str) -> list[tuple[Subject, str]]:
-    """The rows that have a reference and are not excluded, and whose each is."""
-    subjects = [
-        subject
-        for subject in read_sheet(sheet_path, made_here=(Path(results_dir) / "phantoms",))
-        if not subject.exclude and set(subject.sides) & set(subject.reference)
-    ]
+def _find_patients(subjects: Iterable[Subject], group_by: str) -> list[tuple[Subject, str]]:
+    """The labelled rows, and whose each is."""
+    subjects = [subject for subject in subjects if is_labelled(subject)]
     of_scan, of_group = defaultdict(list), defaultdict(set)
-    scans = scan_keys(subjects)
+    scans = first_rows(subjects)
     for subject, scan in zip(subjects, scans, strict=True):
         own = subject.subject if group_by == "subject" else subject.group
         if not own:
-            raise SheetError(f"{sheet_path}: {subject.subject} has no group, by which train/group_by asks")
+            raise SheetError(f"{subject.subject} has no group in the sheet, by which train/group_by asks")
         of_scan[scan].append(own)
         if group_by == "group" and len(two := sorted(set(of_scan[scan]))) > 1:
             raise SheetError(
-                f"{sheet_path}: {subject.subject} and another row have the same scan, but the groups "
-                f"{' and '.join(two)}: give both the patient's (or, if it is a folder of several patients, "
-                "every row its series_uid)"
+                f"{subject.subject} and another row of the sheet have the same scan or reference, and the "
+                f"groups {' and '.join(two)}: give both the patient's (or, if it is a folder of several "
+                "patients, every row its series_uid)"
             )
     patients = [min(of_scan[scan]) for scan in scans]
     for subject, patient in zip(subjects, patients, strict=True):
@@ -125,10 +133,13 @@ def build_dataset(folds_path, results_dir, sheet_path, dataset_path, side: str) 
     names = [f"{row.subject}, {row.side}" for row in table.itertuples()]
     crops = [folder / side / "roi.h5" for folder, side in zip(folders, table["side"], strict=True)]
     facts = [read_json(folder / "scan.json") for folder in folders]
-    first_with_series, first_with_crop = {}, {}
+    first_with_series, first_with_crop, of_study = {}, {}, defaultdict(dict)
     for scan, name, patient in zip(facts, names, table["patient"], strict=True):
         if series := scan.get("series"):
             _keep_apart(first_with_series, series, name, patient, "series")
+        if study := scan.get("study"):
+            of_study[study].setdefault(patient, name)
+    _tell_of_shared_studies(of_study.values())
     spacing_mm = _common_spacing([read_roi_spacing(path) for path in crops], names)
     subjects = {s.subject: s for s in read_sheet(sheet_path, made_here=(results_dir / "phantoms",))}
 
@@ -155,6 +166,19 @@ def _keep_apart(first_with: dict, key: str, name: str, patient: str, what: str) 
         raise SheetError(
             f"The hips {first} and {name} have the same {what}, and stand for two patients: exclude one, "
             "or give both rows one group and set train/group_by to group"
+        )
+
+
+def _tell_of_shared_studies(studies: Iterable[dict[str, str]]) -> None:
+    """Warn of series of one DICOM study that stand for two patients; each study: a hip's name by patient."""
+    shared = [list(names.values()) for names in studies if len(names) > 1]
+    if shared:
+        log.warning(
+            "%d DICOM studies stand for several patients each, the first for %s: if these are one, give "
+            "their rows one group and set train/group_by to group, else one patient may stand in training "
+            "and test",
+            len(shared),
+            " and ".join(shared[0][:2]),
         )
 
 
