@@ -8,8 +8,8 @@ min_version("9.19")
 configfile: "config/config.yaml"
 
 
+# Names for the rules; the layout itself is fixed (docs/results.md), and steps know it too.
 pathvars:
-    results="results",
     logs="results/logs",
     benchmarks="results/benchmarks",
     phantom="results/phantoms/{subject}",
