@@ -258,10 +258,15 @@ def _identity(plan: dict, crops: dict, first_weights: dict | None) -> str:
     return digest.hexdigest()
 
 
-def set_backend(backend: str) -> None:
-    """Let Keras compute with ``backend``; ModelError when it is not installed or Keras runs already."""
+def check_backend(backend: str) -> None:
+    """Refuse a backend of Keras that is not installed (ModelError); nothing is loaded."""
     if importlib.util.find_spec(backend) is None:
         raise ModelError(f"the backend {backend} is not installed: pip install {backend}, or choose another")
+
+
+def set_backend(backend: str) -> None:
+    """Let Keras compute with ``backend``; ModelError when it is not installed or Keras runs already."""
+    check_backend(backend)
     os.environ["KERAS_BACKEND"] = backend
     from hipqct.train import running_backend
 
