@@ -166,6 +166,10 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(scans, tmp_path, capsys
         ("train M --dropout 1", "--dropout: must be a number from 0 to 0.99, got 1"),
         ("train M --augmentation -1", "--augmentation: must be a number from 0 on, got -1"),
         ("train M --clip-hu nan 1", "--clip-hu: must be a number from -32768 to 32767, got nan"),
+        (
+            "train M --seed 4294967296",
+            "--seed: must be a whole number from 0 to 2147483647, got 4294967296",
+        ),
         ("train M --minutes nan", "--minutes: must be a number from 0 on, got nan"),
     ],
 )

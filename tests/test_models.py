@@ -1,12 +1,15 @@
 """Model folders: weights survive, and whatever does not fit is refused with its name."""
 
 import json
+import time
 
+import h5py
 import numpy as np
 import pytest
 
 from hipqct.errors import ModelError
 from hipqct.image import Image
+from hipqct.io.files import hash_file, write_json
 from hipqct.io.models import (
     check_crop,
     check_crop_settings,
@@ -61,10 +64,68 @@ def test_float16_rounds_kernels_by_half_a_unit_and_vectors_not_at_all(model_dir)
         np.testing.assert_allclose(back[name], weight, rtol=tolerance)
 
 
-def test_same_weights_give_the_same_file(tmp_path):
-    for name in ("a", "b"):
-        write_model(tmp_path / name, PLAN, random_weights(), "float16")
-    assert read_plan(tmp_path / "a") == read_plan(tmp_path / "b")
+def files_of(folder) -> dict[str, tuple[int, bytes]]:
+    """When each file was written (ns), and its bytes."""
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
+
+
+def test_same_weights_give_the_same_bytes_in_another_second(tmp_path):
+    for kernel_dtype in ("float16", "float32"):
+        write_model(tmp_path / f"a-{kernel_dtype}", PLAN, random_weights(), kernel_dtype)
+    time.sleep(1.1)  # HDF5 counts whole seconds
+    for kernel_dtype in ("float16", "float32"):
+        write_model(tmp_path / f"b-{kernel_dtype}", PLAN, random_weights(), kernel_dtype)
+        first, later = (files_of(tmp_path / f"{name}-{kernel_dtype}") for name in "ab")
+        assert {name: content for name, (_, content) in first.items()} == {
+            name: content for name, (_, content) in later.items()
+        }
+
+
+def test_a_model_that_is_there_is_not_written_again(tmp_path):
+    for piece_mb in (None, 0.005):
+        args = (tmp_path, PLAN, random_weights(), "float16", piece_mb)
+        write_model(*args)
+        before = files_of(tmp_path)
+        assert (len(before) > 3) == (piece_mb is not None)
+        write_model(*args)
+        assert files_of(tmp_path) == before
+
+
+def test_a_model_written_with_times_is_not_written_again(model_dir):
+    """As models were before: the same weights in other bytes."""
+    with h5py.File(model_dir / "weights.h5", "w", libver=("v110", "v110")) as file:
+        for name, weight in random_weights().items():
+            file[name] = weight.astype("float16" if name.endswith("/kernel") else "float32")
+    sha256 = hash_file(model_dir / "weights.h5")
+    write_json(read_plan(model_dir) | {"weights_sha256": sha256}, model_dir / "plan.json")
+    before = files_of(model_dir)
+    write_model(model_dir, PLAN, random_weights(), "float16")
+    assert files_of(model_dir) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"plan": PLAN | {"name": "other"}},
+        {"weights": {name: weight + 1 for name, weight in random_weights().items()}},
+        {"kernel_dtype": "float32"},
+        {"piece_mb": 0.005},
+        {"piece_mb": 1},
+    ],
+)
+def test_a_model_that_is_another_is_written(model_dir, change):
+    before = files_of(model_dir)
+    write_model(model_dir, **{"plan": PLAN, "weights": random_weights(), "kernel_dtype": "float16"} | change)
+    assert files_of(model_dir) != before
+    wanted = change.get("weights", random_weights())
+    for name, stored in read_model(model_dir)[1].items():
+        np.testing.assert_allclose(stored, wanted[name], rtol=2.0**-11)
+
+
+def test_a_damaged_model_is_written_anew(model_dir):
+    (model_dir / "weights.h5").write_bytes(b"")
+    write_model(model_dir, PLAN, random_weights(), "float16")
+    read_model(model_dir)
 
 
 def test_altered_weights_are_refused(model_dir):

@@ -1,5 +1,6 @@
 """Training phantoms: harder than a cohort's, from their own seeds, made once."""
 
+import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Event
@@ -182,6 +183,16 @@ def test_an_impossible_recipe_is_refused_before_phantoms_are_made(tmp_path, monk
     monkeypatch.setattr(phantom_training, "build_crops", None)
     with pytest.raises(ModelError, match=told):
         train_on_phantoms(tmp_path / "m", PhantomTraining(1, 1, **wanted))
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_backend_that_is_not_installed_is_told_before_phantoms_are_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(phantom_training, "build_crops", None)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
+    assert cli.main(["train", str(tmp_path / "m"), "--backend", "torch"]) == 1
+    assert "the backend torch is not installed: pip install torch, or choose" in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
 
 

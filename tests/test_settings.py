@@ -14,6 +14,7 @@ from hipqct.errors import SheetError
 from hipqct.hexahedra import SHAPES
 from hipqct.io.fe_formats import WRITERS
 from hipqct.loads import LoadCase
+from hipqct.recipe import MOST_SEED
 from hipqct.settings import AUGMENTATION_LIMITS, check_bases, check_settings
 from hipqct.sheet import Subject
 
@@ -81,6 +82,19 @@ def test_a_gate_that_is_not_there_is_told_before_any_job():
         ("resample", "slice_mm", "3", "resample/slice_mm: '3' is not of type 'number'"),
         ("crop", "pixel_mm", float("nan"), "crop/pixel_mm: nan is no number"),
         ("solve", "minutes", float("inf"), "solve/minutes: inf is no number"),
+        ("crop", "pixels", 192.0, "crop/pixels: 192.0 is not of type 'integer': write 192"),
+        ("segment", "step", 8.0, "segment/step: 8.0 is not valid under any"),
+        ("train", "batch", 2.0, "train/batch: 2.0 is not of type 'integer': write 2"),
+        ("train", "batch", 2.5, "train/batch: 2.5 is not of type 'integer'"),
+        ("train", "batch", True, "train/batch: True is not of type 'integer'"),
+        ("train", "patch", [64, 64.0, 32], "train/patch/1: 64.0 is not of type 'integer': write 64"),
+        ("train", "seed", 1.0, "train/seed: 1.0 is not of type 'integer': write 1"),
+        ("train", "seed", 2**31, "train/seed: 2147483648 is greater than the maximum of 2147483647"),
+        ("train", "folds", 2.0, "train/folds: 2.0 is not of type 'integer': write 2"),
+        ("train", "epochs", "1e3", "train/epochs: '1e3' is not of type 'integer': write 1000"),
+        ("train", "learning_rate", "1e-4", "learning_rate: '1e-4' is not of type 'number': write 1.0e-4"),
+        ("train", "alpha", "2.5E3", "train/alpha: '2.5E3' is not of type 'number': write 2.5e+3"),
+        ("train", "test_share", 0, "train/test_share: 0 is less than or equal to the minimum of 0"),
         (
             "solve",
             "criterion",
@@ -162,6 +176,27 @@ def test_a_subjects_basis_without_laws_is_told_before_any_job():
     only = SHIPPED["mesh"] | {"density_laws": {"K2HPO4": ["keyak1994_ash"]}}
     with pytest.raises(SheetError, match="B: basis HA: mesh/density_laws/HA: no density laws"):
         check_bases(subjects, only)
+
+
+@pytest.mark.parametrize("text", ["1e-4", "-3E-12", "2.5e3", "'7'", "'0.25'"])
+def test_the_advice_for_a_number_that_is_text_is_a_number_in_yaml(text):
+    value = yaml.safe_load(text)
+    with pytest.raises(SheetError, match="is not of type 'number': write ") as error:
+        check_settings(SHIPPED | {"train": SHIPPED["train"] | {"learning_rate": value}}, SCHEMA)
+    advised = str(error.value).rpartition("write ")[2].removesuffix(", unquoted")
+    assert yaml.safe_load(advised) == float(value)
+
+
+@pytest.mark.parametrize("value", ["fast", "nan", "inf", None, [1]])
+def test_no_advice_is_given_where_no_number_is_meant(value):
+    with pytest.raises(SheetError, match=r"is not of type 'number'$"):
+        check_settings(SHIPPED | {"train": SHIPPED["train"] | {"learning_rate": value}}, SCHEMA)
+
+
+def test_the_most_a_seed_may_be_is_one_number():
+    train = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))["properties"]["train"]["properties"]
+    assert train["seed"]["maximum"] == MOST_SEED
+    check_settings(SHIPPED | {"train": SHIPPED["train"] | {"seed": MOST_SEED}}, SCHEMA)
 
 
 def test_every_change_has_its_limits():

@@ -1,9 +1,11 @@
 """The training step: a model per fold, and it goes on where it was stopped with the same result."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from test_history import read_events
 
 from hipqct.cohort import accuracy_table
 from hipqct.errors import ModelError
@@ -89,7 +91,7 @@ def test_a_fold_leaves_a_model_its_history_and_its_curves(tmp_path, dataset):
         np.testing.assert_array_equal(values, best[name])
 
 
-def test_a_fold_that_was_stopped_goes_on_and_ends_with_the_same_history(tmp_path, dataset):
+def test_a_fold_that_was_stopped_goes_on_and_ends_with_the_same_history(tmp_path, dataset, caplog):
     longer = SETTINGS | {"epochs": 3}
     train_fold(dataset, tmp_path / "whole", "all", 1, longer)
     with Dataset(dataset) as data:
@@ -104,12 +106,21 @@ def test_a_fold_that_was_stopped_goes_on_and_ends_with_the_same_history(tmp_path
         train_model(*args, stopped)
         assert len(history(tmp_path / "stopped")) == 2
         train_model(*args, options)
-        before = read_model(tmp_path / "stopped")[1]
-        train_model(*args, options)  # nothing is left to do
-        for name, values in read_model(tmp_path / "stopped")[1].items():
-            np.testing.assert_array_equal(values, before[name])
+        model = [tmp_path / "stopped" / name for name in ("weights.h5", "plan.json")]
+        before = [(path.stat().st_mtime_ns, path.read_bytes()) for path in model]
+        caplog.set_level("INFO", "hipqct")
+        train_model(*args, options)
+        assert caplog.messages[-1] == "All 6 steps are done: nothing is left to train"
+        assert [(path.stat().st_mtime_ns, path.read_bytes()) for path in model] == before
+        time.sleep(1.1)  # HDF5 counts whole seconds
+        for path in model:  # as Snakemake removes outputs before a job
+            path.unlink()
+        train_model(*args, options)
+        assert [path.read_bytes() for path in model] == [content for _, content in before]
     expected, found = history(tmp_path / "whole"), history(tmp_path / "stopped")
     np.testing.assert_allclose(found, expected, rtol=2e-3)
+    (events,) = (tmp_path / "stopped/events").iterdir()
+    assert [step for step, _, tag, _ in read_events(events) if tag == "loss"] == found["step"].tolist()
 
 
 def read_crops(data) -> dict:

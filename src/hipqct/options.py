@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
-from hipqct.recipe import PHANTOM_RATES, Recipe
+from hipqct.recipe import MOST_SEED, PHANTOM_RATES, Recipe
 
 # Defaults of `hipqct train`.
 RECIPE = {field.name: field.default for field in fields(Recipe)} | PHANTOM_RATES
@@ -143,7 +143,11 @@ def add_training_options(train) -> None:
         ("--learning-rate", at_least(LEAST_RATE), "Adam's, at the first step"),
         ("--final-learning-rate", at_least(0), "Adam's, at the last step; half a cosine leads there"),
         ("--alpha", at_least(0), "weight of the kernels' sum of squares in the loss"),
-        ("--seed", whole(0), "of first weights, patches and augmentation; the phantoms stay the same"),
+        (
+            "--seed",
+            whole(0, MOST_SEED),
+            "of first weights, patches and augmentation; the phantoms stay the same",
+        ),
     ):
         train.add_argument(name, type=kind, default=RECIPE[name[2:].replace("-", "_")], help=text)
     text = "voxels of a patch along x, y and z, multiples of 8"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 # Where `hipqct train` begins with other values than `Recipe`, whose rate is the paper's, constant over 1000
 # epochs: trainings on phantoms are shorter, and go from a higher rate to a lower one.
 PHANTOM_RATES = {"learning_rate": 1e-3, "final_learning_rate": 1e-5}
+MOST_SEED = 2**31 - 1  # that every backend takes: Keras keeps the dropout's as int32 on torch
 CONFIG_KEYS = (
     "batch",
     "patch",

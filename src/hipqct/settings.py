@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, ValidationError, validators
 
 from hipqct.errors import ModelError, SheetError
 from hipqct.mesh_options import law_faults, option_faults
@@ -24,6 +24,11 @@ AUGMENTATION_LIMITS = {
     **dict.fromkeys(("noise", "low_dose"), (0, 1000)),
 }
 AUGMENTATION_KEYS = {"mirror": "augmentation/mirror"}  # where the configuration has them
+# JSON has one kind of number, so that 2.0 would be an integer: Python can neither count nor index with it.
+IS_WHOLE = {"integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool)}
+Validator = validators.extend(
+    Draft202012Validator, type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(IS_WHOLE)
+)
 
 
 def check_settings(config: dict, schema_path) -> None:
@@ -33,8 +38,11 @@ def check_settings(config: dict, schema_path) -> None:
         SheetError: every fault at once, by key.
     """
     schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
-    faults = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda fault: list(fault.path))
-    lines = [f"{'/'.join(map(str, fault.path)) or 'top level'}: {fault.message}" for fault in faults]
+    faults = sorted(Validator(schema).iter_errors(config), key=lambda fault: list(fault.path))
+    lines = [
+        f"{'/'.join(map(str, fault.path)) or 'top level'}: {fault.message}{_advice(fault)}"
+        for fault in faults
+    ]
     lines = lines or _not_finite(config) or _faults_between_keys(config)
     if lines:
         raise SheetError("\n  ".join([f"the configuration has {len(lines)} fault(s):", *lines]))
@@ -53,6 +61,20 @@ def check_bases(subjects: Iterable[Subject], mesh: dict) -> None:
     for basis, subject in first_with.items():  # each once: the laws are read from files
         if faults := law_faults(mesh, basis):
             raise SheetError(f"{subject}: basis {basis}: {faults[0]}")
+
+
+def _advice(fault: ValidationError) -> str:
+    """What to write instead of a text that looks like a number, or of a whole number with a point."""
+    wanted = fault.validator_value if fault.validator == "type" else []
+    wanted = [wanted] if isinstance(wanted, str) else wanted
+    try:
+        value = float(fault.instance) if isinstance(fault.instance, str | float) else math.nan
+    except ValueError:
+        return ""
+    if "number" in wanted and math.isfinite(value):  # text: YAML 1.1 reads 1e-4, without a point, as such
+        digits, _, exponent = fault.instance.strip().lower().partition("e")
+        return f": write {float(digits)}e{int(exponent):+d}" if exponent else f": write {digits}, unquoted"
+    return f": write {int(value)}" if "integer" in wanted and value.is_integer() else ""
 
 
 def _not_finite(value, path: tuple = ()) -> list[str]:

@@ -8,10 +8,13 @@ and what data they fit.
 import hashlib
 import io
 import json
+import math
+import os
 from pathlib import Path
 
 import h5py
 import numpy as np
+from h5py import h5f, h5g, h5p
 
 from hipqct.errors import ModelError
 from hipqct.image import Image
@@ -30,19 +33,42 @@ PLAN_KEYS = (
     "weights_sha256",
 )
 MOST_PIECES = 1000  # of a weights file: their numbers have three digits
-# Compact, and readable by HDF5 1.10 and later; "latest" would be what only the writer's own version reads.
-HDF5_LAYOUT = ("v110", "v110")
+# Compact, and readable by HDF5 1.10 and later; the latest would be what only the writer's own version reads.
+HDF5_LAYOUT = (h5f.LIBVER_V110, h5f.LIBVER_V110)
 SPACING_TOLERANCE = 0.01  # relative; 1% of 192 pixels is 1.5 mm over the whole crop, less than one slice
 
 
 def write_weights(weights: dict[str, np.ndarray], path, kernel_dtype: str = "float32") -> None:
-    """Write weights; kernels as ``kernel_dtype`` (float16 halves the file), everything else as float32."""
-    with replace_when_done(path) as temporary, h5py.File(temporary, "w", libver=HDF5_LAYOUT) as file:
+    """Write weights; kernels as ``kernel_dtype`` (float16 halves the file), everything else as float32.
+
+    The same weights give the same bytes, whenever they are written: HDF5 keeps no times.
+    """
+    untimed = h5p.create(h5p.GROUP_CREATE)
+    untimed.set_obj_track_times(False)
+    with replace_when_done(path) as temporary, _new_untimed_file(temporary) as file:
         for name, weight in weights.items():
-            if name.endswith("/kernel"):
-                file.create_dataset(name, data=weight.astype(kernel_dtype), compression="gzip")
-            else:
-                file.create_dataset(name, data=weight.astype(np.float32))
+            layer = name.rpartition("/")[0]
+            if layer not in file:
+                h5g.create(file.id, layer.encode(), gcpl=untimed)
+            packed = "gzip" if _is_kernel(name) else None
+            values = _as_stored(name, weight, kernel_dtype)
+            file.create_dataset(name, data=values, compression=packed, track_times=False)
+
+
+def _is_kernel(name: str) -> bool:
+    return name.endswith("/kernel")
+
+
+def _as_stored(name: str, weight: np.ndarray, kernel_dtype: str) -> np.ndarray:
+    return weight.astype(kernel_dtype if _is_kernel(name) else np.float32)
+
+
+def _new_untimed_file(path: Path) -> h5py.File:
+    """A new file whose root group has no time of its making, which h5py.File cannot be asked for."""
+    access, creation = h5p.create(h5p.FILE_ACCESS), h5p.create(h5p.FILE_CREATE)
+    access.set_libver_bounds(*HDF5_LAYOUT)
+    creation.set_obj_track_times(False)
+    return h5py.File(h5f.create(os.fsencode(path), h5f.ACC_TRUNC, creation, access))
 
 
 def read_weights(path) -> dict[str, np.ndarray]:
@@ -95,11 +121,13 @@ def write_model(
 ) -> None:
     """Write weights.h5 and, last, plan.json with the weights' SHA-256 added to ``plan``.
 
-    With ``piece_mb`` the weights come in pieces of at most so many MB (1e6 bytes) instead (ValueError where
-    they would be more than can be numbered).
+    A folder that holds this very model already stays as it is. With ``piece_mb`` the weights come in pieces
+    of at most so many MB (1e6 bytes) instead (ValueError where they would be more than can be numbered).
     """
     path = Path(model_dir) / "weights.h5"
     check_weights(weights, plan["network"])
+    if _holds_model(model_dir, plan, weights, kernel_dtype, piece_mb):
+        return
     write_weights({name: weights[name] for name in weight_shapes(plan["network"])}, path, kernel_dtype)
     content = path.read_bytes()
     size = len(content) if piece_mb is None else int(piece_mb * 1e6)
@@ -114,6 +142,21 @@ def write_model(
             path.with_name(f"{path.name}.{i // size:03d}").write_bytes(content[i : i + size])
         path.unlink()
     write_json(plan | {"weights_sha256": hashlib.sha256(content).hexdigest()}, path.with_name("plan.json"))
+
+
+def _holds_model(model_dir, plan: dict, weights: dict, kernel_dtype: str, piece_mb: float | None) -> bool:
+    """Whether a folder has a model with this plan, these weights as they would be stored, and such pieces."""
+    try:
+        known, stored = read_model(model_dir)
+    except ModelError:
+        return False
+    files, most = weights_files(model_dir), math.inf if piece_mb is None else int(piece_mb * 1e6)
+    *full, last = (file.stat().st_size for file in files)
+    in_pieces = files[0].name != "weights.h5"
+    cut_alike = in_pieces == (piece_mb is not None) and last <= most and all(size == most for size in full)
+    same_plan = known == json.loads(json.dumps(plan)) | {"weights_sha256": known["weights_sha256"]}
+    same = (np.array_equal(stored[n], _as_stored(n, weights[n], kernel_dtype)) for n in stored)
+    return cut_alike and same_plan and all(same)
 
 
 def weights_files(model_dir) -> list[Path]:

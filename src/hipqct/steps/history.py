@@ -1,6 +1,7 @@
 """What a training tells of its epochs: a table, curves, and TensorBoard's events."""
 
 import logging
+import time
 from pathlib import Path
 
 from hipqct.io.files import replace_when_done
@@ -28,25 +29,47 @@ def write_history(history: list[dict], model_dir: Path, with_curves: bool = Fals
 
 
 class EventWriter:
-    """Gives a function that writes a history row as TensorBoard's events, if tensorboardX is there."""
+    """Gives a function that writes a history row as TensorBoard's events, if tensorboardX is there.
 
-    def __init__(self, folder: Path):
-        self.folder, self.writer = folder, None
+    The folder's events become one file: of ``history``, the rows so far, whatever an earlier call had time to
+    write, and of the rows to come. A row is on the disk when the function returns.
+
+    Args:
+        ended_s: when the last of the rows so far was done, as `time.time` counts.
+    """
+
+    def __init__(self, folder: Path, history: list[dict], ended_s: float):
+        self.folder, self.history, self.ended_s, self.writer = folder, history, ended_s, None
 
     def __enter__(self):
-        try:
-            from tensorboardX import SummaryWriter
+        for old in self.folder.glob("events.out.tfevents.*"):
+            old.unlink()
+        try:  # not its SummaryWriter, whose flush leaves rows in a queue
+            from tensorboardX.event_file_writer import EventsWriter
         except ImportError:
             log.warning("tensorboardX is not installed: no TensorBoard events are written")
             return lambda row: None
-        self.writer = SummaryWriter(str(self.folder))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.writer = EventsWriter(str(self.folder / "events"))
+        at_s = self.ended_s - sum(row["seconds"] for row in self.history)
+        for row in self.history:
+            at_s += row["seconds"]
+            self._add(row, at_s)
+        self.writer.flush()
         return self._write
 
     def _write(self, row: dict) -> None:
+        self._add(row, time.time())
+        self.writer.flush()
+
+    def _add(self, row: dict, at_s: float) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
         for name, value in row.items():
             if name not in ("step", "seconds"):
-                self.writer.add_scalar(name, value, row["step"])
-        self.writer.flush()
+                event = Event(wall_time=at_s, step=int(row["step"]), summary=scalar(name, value))
+                self.writer.write_event(event)
 
     def __exit__(self, *_):
         if self.writer:

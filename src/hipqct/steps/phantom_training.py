@@ -21,7 +21,7 @@ from hipqct.phantom.generate import femur_mask, generate_phantom
 from hipqct.phantom.parameters import TRAIN_SEEDS, VALIDATION_SEEDS, sample_parameters
 from hipqct.recipe import Recipe
 from hipqct.resample import resample_slices
-from hipqct.steps.training import TrainingOptions, set_backend, train_model
+from hipqct.steps.training import TrainingOptions, check_backend, set_backend, train_model
 from hipqct.steps.workers import run_in_processes
 
 log = logging.getLogger(__name__)
@@ -92,12 +92,13 @@ def train_on_phantoms(
 
     Raises:
         ModelError: the minutes are over before the phantoms are made, none of them gave a crop, a first model
-            is missing or has more filters, the backend does not take the precision, or the recipe breaks a
-            rule of `hipqct.recipe.recipe_faults`.
+            is missing or has more filters, the backend is not installed or does not take the precision, or
+            the recipe breaks a rule of `hipqct.recipe.recipe_faults`.
     """
     network, first_plan, first_weights = _choose_start(wanted)
     recipe = Recipe(network=network, **wanted.choices)
     check_precision(recipe.precision, wanted.backend)
+    check_backend(wanted.backend)
     end_s = time.monotonic() + 60 * wanted.minutes
     model_dir = Path(model_dir)
     folder, dataset_path = model_dir / CROPS_FOLDER, model_dir / "phantoms.h5"

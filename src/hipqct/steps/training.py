@@ -5,7 +5,6 @@ import importlib.util
 import logging
 import math
 import os
-import shutil
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -143,7 +142,7 @@ def train_model(
         minutes -= (time.monotonic() - begun_s) / 60
         model = start_model(recipe, options.first_weights)
     plan["training"]["steps"] = record.steps
-    with EventWriter(model_dir / "events") as write_events:
+    with EventWriter(model_dir / "events", record.history, record.saved_s) as write_events:
 
         def on_epoch(step: int, row: dict) -> None:
             record.add(model, row, chosen_by)
@@ -182,6 +181,7 @@ class _Record:
     steps: int | None
     history: list[dict] = field(default_factory=list)
     best: dict | None = None
+    saved_s: float = 0.0  # when the checkpoint was written
 
     @property
     def steps_done(self) -> int:
@@ -210,11 +210,14 @@ def _find_record(model, model_dir: Path, identity: str, steps: int | None) -> _R
     state, best, kept = read_checkpoint(checkpoint)
     if kept["identity"] != identity:
         log.warning("%s is of other data or settings: training starts anew", checkpoint)
-        shutil.rmtree(model_dir / "events", ignore_errors=True)
         return _Record(model_dir, identity, steps)
     set_state(model, state)
-    record = _Record(model_dir, identity, kept.get("steps", steps), kept["history"], best)
-    log.info("Going on after step %d of %d", record.steps_done, record.steps)
+    steps, saved_s = kept.get("steps", steps), checkpoint.stat().st_mtime
+    record = _Record(model_dir, identity, steps, kept["history"], best, saved_s)
+    if record.steps_done < steps:
+        log.info("Going on after step %d of %d", record.steps_done, steps)
+    else:
+        log.info("All %d steps are done: nothing is left to train", steps)
     return record
 
 
@@ -258,10 +261,15 @@ def _identity(plan: dict, crops: dict, first_weights: dict | None) -> str:
     return digest.hexdigest()
 
 
-def set_backend(backend: str) -> None:
-    """Let Keras compute with ``backend``; ModelError when it is not installed or Keras runs already."""
+def check_backend(backend: str) -> None:
+    """Refuse a backend of Keras that is not installed (ModelError); nothing is loaded."""
     if importlib.util.find_spec(backend) is None:
         raise ModelError(f"the backend {backend} is not installed: pip install {backend}, or choose another")
+
+
+def set_backend(backend: str) -> None:
+    """Let Keras compute with ``backend``; ModelError when it is not installed or Keras runs already."""
+    check_backend(backend)
     os.environ["KERAS_BACKEND"] = backend
     from hipqct.train import running_backend
 
