@@ -73,5 +73,6 @@ def test_too_few_labelled_scans_are_told_before_any_training(study):
     (study.folder / "config/ten.yaml").write_text(yaml.safe_dump(settings))
     run = study.run("train", "--configfile", str(study.folder / "config/ten.yaml"))
     assert run.returncode != 0
-    assert "10 folds need" in run.stderr and "Execute" not in run.stderr
+    assert "10 folds need" in run.stdout + run.stderr
+    assert "Execute" not in run.stdout + run.stderr
     assert (study.folder / "results/training/all/fold-0/plan.json").is_file()

@@ -169,6 +169,16 @@ def test_a_model_that_is_not_there_is_refused_though_results_are(study):
     edit_config(study, "model: resources/models/medum", "model: resources/models/medium")
 
 
+def test_crops_that_the_model_cannot_take_are_refused_though_results_are(study):
+    config = study.folder / "config/config.yaml"
+    shipped = config.read_text()
+    config.write_text(shipped.replace("pixel_mm: 0.8", "pixel_mm: 0.7"))
+    run = study.run()
+    config.write_text(shipped)
+    assert run.returncode != 0 and "crop/pixel_mm is 0.7, not 0.8 as the model" in run.stdout + run.stderr
+    assert "Execute" not in run.stdout + run.stderr
+
+
 def test_an_edited_or_added_material_law_makes_the_mesh_again_and_nothing_before_it(study):
     target = "results/subjects/S001/left/mesh/mesh.json"
     laws = study.folder / "materials/laws.json"

@@ -83,6 +83,11 @@ def of_sheet(*columns):
     return sheet_hash(SUBJECTS.values(), columns)
 
 
+def stop(error):
+    """End the run. Where an input function fails otherwise, Snakemake goes on with a result that is there."""
+    raise SystemExit(f"The run is refused before any job: {error}")
+
+
 @functools.cache
 def check_models():
     """Refuse models that are not there, or cannot take the crops of this configuration, once they are needed.
@@ -95,7 +100,7 @@ def check_models():
         for model in find_models(config["segment"]["model"], PROJECT):
             check_crop_settings(model, *crop, config["resample"]["slice_mm"])
     except (ModelError, SheetError) as error:
-        raise WorkflowError(str(error)) from None
+        stop(error)
 
 
 def crop_for_models(wildcards):

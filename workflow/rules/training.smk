@@ -16,7 +16,7 @@ def divisible_sheet(wildcards):
     try:
         plan_folds(LABELLED_ROWS, DIVISION)
     except SheetError as error:
-        raise WorkflowError(f"{config['samples']}: {error}") from None
+        stop(f"{config['samples']}: {error}")
     return ancient(config["samples"])  # what counts of it are the params
 
 
