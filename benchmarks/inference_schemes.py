@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from inference_ways import EXACT
 
+ABOUT_60_SLICES = (55, 65)
 SCHEMES = (
     *(f"{step},uniform,as-is" for step in ("adaptive", 2, 3, 4, 5, 7, 8, 9, 16, 32, "whole")),
     *(f"{step},gaussian,as-is" for step in (4, 8)),
@@ -116,6 +117,7 @@ def compare_schemes(model: Path, threads: int, schemes: list[str], cases: list[t
                 {
                     "case": crop.stem,
                     "kind": kind,
+                    "slices": ct.shape[2],
                     "scheme": scheme,
                     "seconds": seconds,
                     "dice_vs_step1": dice(exact, mask),
@@ -129,12 +131,22 @@ def compare_schemes(model: Path, threads: int, schemes: list[str], cases: list[t
     return pd.DataFrame(rows)
 
 
+def of_about_60_slices(compared):
+    """The rows of phantoms as long as the paper's subjects."""
+    return compared[(compared["kind"] == "synthetic") & compared["slices"].between(*ABOUT_60_SLICES)]
+
+
 def summarise_schemes(compared) -> list[dict]:
-    """Of each scheme for phantoms (``synthetic``) and ``real`` hips apart; see `combine_kinds`."""
+    """Of each scheme for phantoms (``synthetic``) and ``real`` hips apart; see `combine_kinds`.
+
+    Seconds also of those phantoms alone that have about 60 slices.
+    """
     rows = []
     for scheme, every in compared.groupby("scheme", sort=False):
         row = {}
         for kind, cases in every.groupby("kind"):
+            if kind == "synthetic":
+                row["seconds_about_60_slices"] = of_about_60_slices(cases)["seconds"].sum()
             row |= {
                 f"seconds_{kind}": cases["seconds"].sum(),
                 f"dice_vs_step1_min_{kind}": cases["dice_vs_step1"].min(),
