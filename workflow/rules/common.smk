@@ -109,6 +109,17 @@ def crop_for_models(wildcards):
     return str(rules.crop_hip.output.roi).format(**wildcards)
 
 
+def divisible_sheet(wildcards):
+    """The sheet, if its labelled hips can be divided: else the run ends before its first job."""
+    from hipqct.steps.training_set import plan_folds
+
+    try:
+        plan_folds(SUBJECTS.values(), DIVISION)
+    except SheetError as error:
+        stop(f"{config['samples']}: {error}")
+    return ancient(config["samples"])  # what counts of it are the params
+
+
 def calibration_basis(wildcards):
     """What a subject's calibration counts in."""
     return row(wildcards).basis or config["density"]["basis"]

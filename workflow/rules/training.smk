@@ -9,17 +9,6 @@ DIVISION = {
 }
 
 
-def divisible_sheet(wildcards):
-    """The sheet, if its labelled hips can be divided: else the run ends before its first job."""
-    from hipqct.steps.training_set import plan_folds
-
-    try:
-        plan_folds(LABELLED_ROWS, DIVISION)
-    except SheetError as error:
-        stop(f"{config['samples']}: {error}")
-    return ancient(config["samples"])  # what counts of it are the params
-
-
 wildcard_constraints:
     cohort="all|male|female",
     fold=r"\d+",
