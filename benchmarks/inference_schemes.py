@@ -32,6 +32,7 @@ def real_cases(study: Path, folder: Path) -> list[tuple]:
 
     from hipqct.io.hdf5 import read_roi
     from hipqct.io.images import read_image
+    from hipqct.network import turn_to
     from hipqct.resample import resample_mask_slices
 
     sheet = pd.read_csv(study / "config/samples.tsv", sep="\t", dtype=str).set_index("subject")
@@ -40,7 +41,7 @@ def real_cases(study: Path, folder: Path) -> list[tuple]:
         roi, facts = read_roi(path)
         subject, side = path.parts[-3], facts["side"]
         reference = read_image(sheet.loc[subject, f"reference_{side}"])
-        mirror = slice(None, None, 1 if side == "left" else -1)
+        mirror = turn_to("left", side)
         crop = folder / f"{subject}-{side}.npz"
         np.savez(crop, ct=np.ascontiguousarray(roi.array[mirror]))
         cases.append(("real", crop, resample_mask_slices(reference, roi).array[mirror] > 0))

@@ -35,7 +35,7 @@ rule aggregate_cohort:
         mem_mb=2000,
     params:
         solving=SOLVING,
-        rows=of_sheet("sex", "age", "group", "exclude"),
+        rows=sheet_hash(SUBJECTS.values(), ("sex", "age", "group", "exclude")),
         revision=revisions.AGGREGATE_COHORT,
     message:
         "Write the cohort's tables."

@@ -78,11 +78,6 @@ def from_sheet(column):
     return lambda wildcards: getattr(row(wildcards), column)
 
 
-def of_sheet(*columns):
-    """These columns of all rows, as a param."""
-    return sheet_hash(SUBJECTS.values(), columns)
-
-
 def stop(error):
     """End the run. Where an input function fails otherwise, Snakemake goes on with a result that is there."""
     raise SystemExit(f"The run is refused before any job: {error}")
