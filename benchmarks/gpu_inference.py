@@ -83,8 +83,9 @@ def time_of(function) -> float:
 def plain_loop(plan, weights, ct):
     """Keras as its guide shows it: ``model.predict`` for every window of step 1, in full float32 as ours."""
     from hipqct.engine import prepare_backend
-    from hipqct.predict import normalise, window_starts
+    from hipqct.predict import normalise
     from hipqct.vnet import build_vnet, set_weights
+    from hipqct.windows import window_starts
 
     prepare_backend()
     model = build_vnet(plan["network"])

@@ -37,8 +37,9 @@ def load_predict_loop(plan, weights, threads):
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import tensorflow as tf
 
-    from hipqct.predict import normalise, window_starts
+    from hipqct.predict import normalise
     from hipqct.vnet import build_vnet, set_weights
+    from hipqct.windows import window_starts
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     model = build_vnet(plan["network"])
