@@ -6,7 +6,9 @@ Compact network, two patches per step, Adam, soft Dice plus L2, on synthetic pha
 a process of its own: ours as ``hipqct train`` runs it, reading, drawing and augmenting patches meanwhile;
 the other on patches that were drawn before, the best case for it. Ours is run in mixed_bfloat16 too. The ways
 take turns, three times, and each way's median counts. The first steps, which warm up, do not count. The last
-losses must agree: a step that does not train is no step. Needs torch and monai.
+losses must agree: a step that does not train is no step. A trained network's gradients are full of subnormal
+numbers, so the paper's network, widened from the shipped one, is timed too, with them and without (as it is
+trained). Needs torch and monai.
 """
 
 import argparse
@@ -29,6 +31,7 @@ PHANTOMS, DATASET = 2, "phantoms.h5"
 REPEATS = 3
 # Last losses, on the same patches but from other random weights: 0.05 to 0.07 apart after six steps.
 LOSS_TOLERANCE = 0.15
+TRAINED = Path(__file__).parents[1] / "resources/models/medium"
 
 
 def load_crops(folder: Path):
@@ -39,19 +42,19 @@ def load_crops(folder: Path):
     return [Crop(hip.name, hip.ct, hip.mask) for hip in Dataset(folder / DATASET).hips()]
 
 
-def make_recipe(patch: list[int], steps: int, precision: str = "float32"):
+def make_recipe(patch: list[int], steps: int, **chosen):
     from hipqct.recipe import Recipe
 
-    chosen = {"alpha": ALPHA, "learning_rate": LEARNING_RATE, "precision": precision}
+    chosen |= {"alpha": ALPHA, "learning_rate": LEARNING_RATE}
     return Recipe(patch=tuple(patch), batch=BATCH, steps=steps, **chosen)
 
 
-def run_ours(folder: Path, patch: list[int], steps: int, precision: str = "float32") -> dict:
+def run_ours(folder: Path, patch: list[int], steps: int, weights: dict | None = None, **chosen) -> dict:
     """Seconds per step, the share of them spent waiting for patches, and the last loss."""
     from hipqct.train import BatchFeed, start_model
 
-    recipe = make_recipe(patch, steps, precision)
-    model = start_model(recipe)
+    recipe = make_recipe(patch, steps, **chosen)
+    model = start_model(recipe, weights)
     with BatchFeed(load_crops(folder), recipe, 0) as feed:
         for step in range(steps):
             if step == WARM_UP:
@@ -88,7 +91,28 @@ def run_torch(folder: Path, patch: list[int], steps: int) -> dict:
     return {"step_s": (time.perf_counter() - started) / (steps - WARM_UP), "loss": value}
 
 
-WAYS = {"ours": run_ours, "bfloat16": partial(run_ours, precision="mixed_bfloat16"), "torch": run_torch}
+def run_trained(folder: Path, patch: list[int], steps: int, subnormals: bool) -> dict:
+    """Ours from trained weights: the paper's network, widened from the shipped one."""
+    from hipqct.io.models import read_model
+    from hipqct.network import PAPER, widen_filters
+
+    if subnormals:
+        import torch
+
+        torch.set_flush_denormal = lambda mode: False
+    plan, weights = read_model(TRAINED)
+    network, weights = widen_filters(plan["network"], weights, PAPER["filters"], 0)
+    return run_ours(folder, patch, steps, weights, network=network)
+
+
+WAYS = {
+    "ours": run_ours,
+    "bfloat16": partial(run_ours, precision="mixed_bfloat16"),
+    "torch": run_torch,
+    "trained": partial(run_trained, subnormals=False),
+    "trained, subnormals": partial(run_trained, subnormals=True),
+}
+NEW = ("ours", "bfloat16", "torch")  # ways that begin with random weights
 
 
 def run_in_turn(folder: Path, options) -> dict[str, dict]:
@@ -127,7 +151,7 @@ def main() -> None:
         plan = {"side": "left", "spacing_mm": (0.8, 0.8, 3.0), "data": "synthetic"}
         write_dataset(hips, folder / DATASET, plan)
         measured = run_in_turn(folder, options)
-    losses = {way: found["loss"] for way, found in measured.items()}
+    losses = {way: measured[way]["loss"] for way in NEW}
     if max(losses.values()) - min(losses.values()) > LOSS_TOLERANCE:
         sys.exit(f"the ways do not train alike, their last losses are {losses}: nothing is written")
     result = {
@@ -137,6 +161,9 @@ def main() -> None:
         "step_ratio_to_torch_monai": measured["ours"]["step_s"] / measured["torch"]["step_s"],
         "step_s_bfloat16": measured["bfloat16"]["step_s"],
         "step_ratio_of_bfloat16_to_float32": measured["bfloat16"]["step_s"] / measured["ours"]["step_s"],
+        "step_s_trained_paper": measured["trained"]["step_s"],
+        "step_ratio_of_subnormals_to_none": measured["trained, subnormals"]["step_s"]
+        / measured["trained"]["step_s"],
         "loss": losses["ours"],
         "loss_torch_monai": losses["torch"],
         "loss_bfloat16": losses["bfloat16"],

@@ -110,6 +110,23 @@ def test_torch_learns_in_sixteen_bits_and_keeps_weights_in_thirty_two():
     run_with_test_train("torch", SIXTEEN_BITS)
 
 
+NO_SUBNORMALS = """
+import keras
+from test_train import RECIPE
+from hipqct.train import start_model
+
+start_model(RECIPE)
+tiny = keras.ops.full((2**20,), 1e-30)
+assert not keras.ops.any(tiny * 1e-9)  # in all threads
+assert keras.ops.all(tiny > 0)
+"""
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_subnormal_numbers_take_no_time_in_training(backend):
+    run_with_test_train(backend, NO_SUBNORMALS)
+
+
 RESTART = """
 from dataclasses import replace
 import numpy as np

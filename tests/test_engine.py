@@ -82,7 +82,8 @@ def fake_torch(available: bool) -> SimpleNamespace:
         is_available=lambda: available, device_count=lambda: 1, get_device_name=lambda i: f"card {i}"
     )
     backends = SimpleNamespace(cudnn=switches, cuda=SimpleNamespace(matmul=SimpleNamespace(allow_tf32=True)))
-    return SimpleNamespace(cuda=cuda, backends=backends)
+    modes = []
+    return SimpleNamespace(cuda=cuda, backends=backends, set_flush_denormal=modes.append, modes=modes)
 
 
 @pytest.mark.parametrize(("available", "cards"), [(True, ["card 0"]), (False, [])])
@@ -101,6 +102,7 @@ def test_float32_is_float32_on_every_backend(monkeypatch):
     monkeypatch.setattr(engine, "keras_backend", lambda: "torch")
     engine.prepare_backend()
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+    assert torch.modes == [True]
     asked = {}
     monkeypatch.setattr(engine, "keras_backend", lambda: "jax")
     monkeypatch.setattr(jax.config, "update", asked.__setitem__)

@@ -126,12 +126,15 @@ def openvino_engine(config: dict, weights: dict[str, np.ndarray], threads: int) 
 def prepare_backend() -> None:
     """Let Keras' backend compute float32 in full (no TensorFloat-32) and take a GPU's memory as it needs it.
 
-    For training and inference alike; it comes before a network is made.
+    On a CPU subnormal numbers count as 0. Gradients of a trained network are full of them, and processors
+    take many times longer over each; TensorFlow and JAX leave them out unasked. For training and inference
+    alike; it comes before a network is made, since threads that torch has started keep their mode.
     """
     backend = keras_backend()
     if backend == "torch":
         import torch
 
+        torch.set_flush_denormal(True)
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     elif backend == "jax":
         import jax

@@ -7,7 +7,7 @@ those below run again for everyone. A refactor that changes no number leaves it 
 IMPORT_SCAN = 6
 RESAMPLE_CT = 2
 CROP_HIP = 4
-SEGMENT_FEMUR = 6
+SEGMENT_FEMUR = 7
 THRESHOLD_BONE = 5
 MEASURE_VOLUME = 6
 EVALUATE_MASK = 4
@@ -22,6 +22,6 @@ WRITE_PHANTOM_DICOM = 1
 DIVIDE_COHORT = 3
 BUILD_DATASET = 5
 TRAINING_CROPS = 1  # of phantoms, for `hipqct train` and benchmarks
-TRAIN_FOLD = 6
+TRAIN_FOLD = 7
 JUDGE_MODELS = 5
 TABULATE_TRAINING = 3
