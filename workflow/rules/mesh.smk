@@ -25,7 +25,7 @@ rule export_mesh:
     resources:
         mem_mb=3000,
     params:
-        options=lookup("mesh", within=config),
+        options=config["mesh"],
         slope=from_sheet("slope"),
         intercept=from_sheet("intercept"),
         basis=calibration_basis,
@@ -51,9 +51,9 @@ rule solve_mesh:
         runtime=15 + round(config["solve"]["minutes"] * len(config["solve"]["cases"])),
     params:
         # The solver's time is a limit and no part of the result: the script takes it from the configuration.
-        cases=lookup("solve/cases", within=config),
-        model=lookup("solve/model", within=config),
-        criterion=lookup("solve/criterion", within=config),
+        cases=config["solve"]["cases"],
+        model=config["solve"]["model"],
+        criterion=config["solve"]["criterion"],
         revision=revisions.SOLVE_MESH,
     message:
         "Solve the {wildcards.side} femur of {wildcards.subject}."

@@ -1,7 +1,7 @@
 """Draw a mask over its scan."""
 
 from hipqct.smk import step
-from hipqct.steps.evaluation import draw_qc
+from hipqct.steps.mask import draw_qc
 
 with step(snakemake):
     i = snakemake.input

@@ -1,7 +1,7 @@
 """Compare a mask with its reference."""
 
 from hipqct.smk import step
-from hipqct.steps.evaluation import evaluate_mask
+from hipqct.steps.mask import evaluate_mask
 
 with step(snakemake):
     i = snakemake.input

@@ -1,7 +1,7 @@
 """Measure one femur."""
 
 from hipqct.smk import step
-from hipqct.steps.evaluation import measure_volume
+from hipqct.steps.mask import measure_volume
 
 with step(snakemake):
     i, p = snakemake.input, snakemake.params

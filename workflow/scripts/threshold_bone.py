@@ -1,7 +1,7 @@
 """Turn a probability map into masks."""
 
 from hipqct.smk import step
-from hipqct.steps.evaluation import threshold_bone
+from hipqct.steps.mask import threshold_bone
 
 with step(snakemake):
     i, o = snakemake.input, snakemake.output

@@ -11,7 +11,7 @@ import pandas as pd
 from hipqct.cohort import COHORTS
 from hipqct.errors import ModelError, ScanError, SheetError
 from hipqct.folds import TEST, age_band, assign_folds
-from hipqct.image import Image
+from hipqct.image import Image, share_outside
 from hipqct.io.dataset import Hip, hash_crop, write_dataset
 from hipqct.io.files import read_json
 from hipqct.io.hdf5 import read_roi, read_roi_spacing
@@ -21,7 +21,7 @@ from hipqct.network import turn_to
 from hipqct.phantom import SYNTHETIC
 from hipqct.resample import resample_mask_slices
 from hipqct.sheet import Subject, first_rows, is_labelled, read_sheet
-from hipqct.steps.evaluation import load_reference, share_outside
+from hipqct.steps.mask import load_reference
 
 log = logging.getLogger(__name__)
 

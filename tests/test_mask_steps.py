@@ -13,7 +13,7 @@ from hipqct.io.hdf5 import read_probability, write_probability, write_roi
 from hipqct.io.images import read_image, write_image
 from hipqct.qc import caption, draw_outlines
 from hipqct.resample import resample_slices, resample_to
-from hipqct.steps.evaluation import draw_qc, evaluate_mask, measure_volume, threshold_bone
+from hipqct.steps.mask import draw_qc, evaluate_mask, measure_volume, threshold_bone
 
 BONE_HU, SOFT_HU = 600, 40
 CALIBRATION = {"slope": 0.8, "intercept": -2.0}
