@@ -12,7 +12,7 @@ from snakemake.cli import get_argument_parser
 from hipqct import bone, cli, cohort, flags, folds, phantom, provenance, settings
 from hipqct.augment import Ranges
 from hipqct.cohort import SUBJECT_COLUMNS
-from hipqct.steps import evaluation
+from hipqct.steps import mask
 
 PROJECT = Path(__file__).parents[1]
 CONFIG = yaml.safe_load((PROJECT / "config/config.yaml").read_text(encoding="utf-8"))
@@ -106,7 +106,7 @@ def test_every_flag_is_explained():
     known = {*flags.ANY_USE, *CONFIG["mesh"]["gates"], "metal", "scan_warnings", phantom.SYNTHETIC}
     known |= {cohort.OTHER_LENGTH, cohort.CHOSEN_ON_TEST, folds.SEEN_IN_TRAINING, provenance.OTHER_SETTINGS}
     names = ("UNCALIBRATED", "UNUSUAL_CALIBRATION", "IMPLAUSIBLE_DENSITY", "PHANTOM_MODEL", "LEAVES_CROP")
-    known |= {getattr(evaluation, name) for name in (*names, "FIELD_EDGE", "MODELS_DISAGREE")}
+    known |= {getattr(mask, name) for name in (*names, "FIELD_EDGE", "MODELS_DISAGREE")}
     known |= set(
         re.findall(r"``([a-z_]+)``(?= \(|,|\.)", bone.segment_probability.__doc__.split("Flags:")[1])
     )

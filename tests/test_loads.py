@@ -71,6 +71,29 @@ def test_sets_lie_where_they_should_and_apart(frame, surface, build):
     assert "TROCHANTER_STANCE" not in sets
 
 
+def with_long_shaft(mask: Image, mm: float) -> Image:
+    """The lowest section goes on straight down."""
+    more = round(mm / mask.spacing_mm[2])
+    array = np.concatenate([np.repeat(mask.array[:, :, :1], more, axis=2), mask.array], axis=2)
+    return Image(array, mask.spacing_mm, tuple(mask.to_world([0, 0, -more])))
+
+
+def test_a_long_shaft_does_not_rest_on_the_trochanters_plate():
+    """At 90 degrees the plate holds the trochanter alone; at 75 the shaft would reach it first."""
+    long = with_long_shaft(femur(), 120.0)
+    frame, surface = find_frame(long, "left"), extract_surface(long)
+    mesh = build_hexahedra(long, {}, 4.0)
+    add_load_sets(mesh, frame, [case(angle=90.0)], surface)
+    below_head_mm = (
+        frame.head_center_mm - mesh.points_mm[mesh.node_sets["TROCHANTER_FALL"]]
+    ) @ frame.shaft_axis
+    assert below_head_mm.max() < 3.6 * frame.head_radius_mm
+    with pytest.raises(MeshError, match=r"the shaft reaches \d+ mm beyond the trochanter"):
+        add_load_sets(build_hexahedra(long, {}, 4.0), frame, [case(angle=75.0)], surface)
+    with pytest.raises(MeshError, match="larger angle_to_shaft_deg"):
+        contact_radii_mm([case(angle=75.0)], frame, surface)
+
+
 @pytest.mark.parametrize("depth_mm", [3.0, 6.0])
 def test_the_bone_on_the_plate_is_as_blunt_as_a_ball_of_its_radius(frame, depth_mm):
     """A sphere in the trochanter's place gives its own radius, however deep the plate; no plate, nothing."""

@@ -178,6 +178,9 @@ def test_users_laws_are_read_beside_the_shipped_and_twins_are_refused(tmp_path):
     (tmp_path / "b.json").write_text(json.dumps({"mine": MINE}))
     with pytest.raises(MeshError, match="twice"):
         read_laws(tmp_path)
+    (tmp_path / "b.json").write_text(f'{{"other": {json.dumps(MINE)}, "other": {json.dumps(MINE)}}}')
+    with pytest.raises(MeshError, match=r"b\.json .*other stands twice"):
+        read_laws(tmp_path)
 
 
 def test_a_file_of_laws_that_cannot_be_read_is_named(tmp_path):

@@ -112,6 +112,9 @@ def test_what_an_earlier_run_left_goes(scan, tmp_path):
     export(folder, tmp_path, coarse | {"formats": ["feb"]})
     assert not list(tmp_path.glob("*.bdf")) and not list((tmp_path / "load_cases").iterdir())
     assert "<E>" not in (tmp_path / "hex.feb").read_text()
+    with pytest.raises(MeshError, match="gate uncalibrated"):
+        export(folder, tmp_path, coarse | {"formats": ["feb"], "gate_errors": ["uncalibrated"]})
+    assert not list(tmp_path.glob("*.feb"))
 
 
 def test_the_same_scan_gives_the_same_bytes(scan, tmp_path):

@@ -12,6 +12,7 @@ from hipqct.mesh import (
     Surface,
     boundary_faces,
     dihedral_angles_deg,
+    enclosed_volume_mm3,
     euler_number,
     is_closed,
     row_keys,
@@ -38,6 +39,9 @@ def test_a_femur_meshes_with_good_angles_and_the_masks_volume(size_mm):
     mesh = build_tetrahedra(mask, size_mm)
     volumes_mm3 = tet_volumes_mm3(mesh.points_mm, mesh.cells)
     assert volumes_mm3.min() > 0
+    # No element is inside out or overlaps another: their volumes are what the boundary encloses.
+    boundary = Surface(mesh.points_mm, boundary_faces(mesh.cells[:, :4]))
+    assert volumes_mm3.sum() == pytest.approx(enclosed_volume_mm3(boundary), rel=1e-9)
     assert volumes_mm3.sum() == pytest.approx(mask.array.sum() * mask.voxel_volume_mm3, rel=1e-3)
     assert dihedral_angles_deg(mesh.points_mm, mesh.cells).min() > 10
     ends = mesh.points_mm[mesh.cells[:, TET_EDGES]]
@@ -108,6 +112,20 @@ def test_the_same_mask_gives_the_same_bytes():
     first, second = build_tetrahedra(ball()), build_tetrahedra(ball())
     assert first.points_mm.tobytes() == second.points_mm.tobytes()
     assert first.cells.tobytes() == second.cells.tobytes()
+
+
+def test_a_speck_on_a_thread_is_no_second_body():
+    """A ball and a block joined by a thread of one voxel, which no element can hold: the ball is meshed."""
+    mask = ball(radius_mm=12.0, spacing_mm=(0.8, 0.8, 0.8))
+    middle = mask.array.shape[0] // 2
+    mask.array[middle, middle, :25] = True
+    mask.array[middle - 3 : middle + 4, middle - 3 : middle + 4, 2:9] = True
+    mesh = build_tetrahedra(mask, 3.0)
+    assert mesh.facts["tets_dropped"] > 0
+    assert euler_number(Surface(mesh.points_mm, boundary_faces(mesh.cells[:, :4]))) == 2
+    assert mesh.points_mm[:, 2].min() > mask.spacing_mm[2] * 12  # the block ends at 9, the ball begins at 20
+    whole_mm3 = mask.array.sum() * mask.voxel_volume_mm3
+    assert tet_volumes_mm3(mesh.points_mm, mesh.cells).sum() == pytest.approx(whole_mm3, rel=2.5e-3)
 
 
 def test_what_is_too_thin_is_refused():

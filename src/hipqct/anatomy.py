@@ -21,8 +21,7 @@ OUTWARD_MM = 1.5  # of smoothing, to tell which way the surface faces
 SHELL = (0.85, 1.15)
 # Round the neck's axis there is no head surface.
 NECK_CONE_DEG = 65.0
-FIT_ROUNDS = 8
-FEWEST_POINTS = 60
+FIT_ROUNDS, FEWEST_POINTS = 8, 60
 # A neck leaves the head downwards and to the side; where the search for it starts.
 FIRST_NECK_SHAFT_DEG = 128.0
 # Where the neck may be narrowest, as distances from the head's centre in head radii, and how wide its
@@ -152,13 +151,14 @@ def find_frame(mask: Image, side: str) -> FemurFrame:
 
 
 def _trim(mask: Image) -> Image:
-    """The part of the image that holds the mask, with a rim of air."""
+    """The part of the image that holds the mask, with a rim of air as wide as smoothing reaches."""
     array = np.asarray(mask.array, bool)
     if not array.any():
         raise AnatomyError("the mask is empty, so it has no anatomy: look at the segmentation first")
     box = bounding_box(array)
-    origin_mm = tuple(mask.to_world([side.start - 1 for side in box]))
-    return replace(mask, array=np.pad(array[box], 1), origin_mm=origin_mm)
+    rim = [int(np.ceil(4 * SMOOTHING_MM / mm)) for mm in mask.spacing_mm]
+    origin_mm = tuple(mask.to_world([side.start - n for side, n in zip(box, rim, strict=True)]))
+    return replace(mask, array=np.pad(array[box], [(n, n) for n in rim]), origin_mm=origin_mm)
 
 
 def _smooth(mask: Image) -> np.ndarray:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hipqct.anatomy import FemurFrame
+from hipqct.anatomy import SHAFT_FROM_RADII, FemurFrame
 from hipqct.errors import MeshError
 from hipqct.mesh import DISTAL_SLAB, Mesh, Surface
 
@@ -27,7 +27,7 @@ class LoadCase:
             sphere at this angle about it: a volume, whose stiffness does not depend on how a mesh draws the
             surface.
         contact_depth_mm: the trochanter rests on a frictionless plate perpendicular to the push, embedded so
-            deep; 0: no plate.
+            deep; 0: no plate. The plate ends where the shaft begins.
         distal: ``clamped``: the slab's nodes are held; ``hinged``: the slab is rigid and may turn about the
             axis through its centroid that is perpendicular to shaft and push.
         displacement_mm: the cap's; the models are linear, so it only scales.
@@ -78,7 +78,7 @@ def add_load_sets(mesh: Mesh, frame: FemurFrame, cases: list[LoadCase], surface:
     (``set_depths_mm``).
 
     Raises:
-        MeshError: a set would be empty.
+        MeshError: a set would be empty, or a push would lay the shaft and not the trochanter on the plate.
     """
     free = np.setdiff1d(np.arange(len(mesh.points_mm)), mesh.node_sets[DISTAL_SLAB])
     points_mm = mesh.points_mm[free]
@@ -91,9 +91,9 @@ def add_load_sets(mesh: Mesh, frame: FemurFrame, cases: list[LoadCase], surface:
         apex_mm = frame.head_radius_mm - frame.head_center_mm @ push
         sets = {case.head_set: (free[capped], -push, apex_mm)}
         if case.trochanter_set:
-            plate_mm = _plate_height_mm(push, frame, surface.points_mm)
+            plate_mm = _plate_height_mm(case, frame, surface.points_mm)
             embedded = points_mm @ push >= plate_mm - case.contact_depth_mm
-            nodes = free[embedded & _is_lateral(points_mm, frame) & ~capped]
+            nodes = free[embedded & _is_trochanteric(points_mm, frame) & ~capped]
             sets[case.trochanter_set] = nodes, push, plate_mm
         for name, (nodes, outward, outermost_mm) in sets.items():
             if not len(nodes):
@@ -115,20 +115,30 @@ def contact_radii_mm(cases: list[LoadCase], frame: FemurFrame, surface: Surface)
     corners_mm = surface.points_mm[surface.triangles]
     areas_mm2 = np.cross(corners_mm[:, 1] - corners_mm[:, 0], corners_mm[:, 2] - corners_mm[:, 0]) / 2
     middles_mm = corners_mm.mean(axis=1)
-    lateral, radii_mm = _is_lateral(middles_mm, frame), {}
+    trochanteric, radii_mm = _is_trochanteric(middles_mm, frame), {}
     for case in cases:
         if depth_mm := case.contact_depth_mm:
             push = push_direction(case, frame)
-            plate_mm = _plate_height_mm(push, frame, surface.points_mm)
-            embedded = lateral & (middles_mm @ push >= plate_mm - depth_mm)
+            plate_mm = _plate_height_mm(case, frame, surface.points_mm)
+            embedded = trochanteric & (middles_mm @ push >= plate_mm - depth_mm)
             section_mm2 = np.maximum(areas_mm2[embedded] @ push, 0).sum()
             radii_mm[case.name] = float(section_mm2 / (2 * np.pi * depth_mm) + depth_mm / 2)
     return radii_mm
 
 
-def _plate_height_mm(push: np.ndarray, frame: FemurFrame, points_mm: np.ndarray) -> float:
-    """How far the lateral bone reaches along the push, from the world's origin."""
-    return float((points_mm @ push)[_is_lateral(points_mm, frame)].max(initial=-np.inf))
+def _plate_height_mm(case: LoadCase, frame: FemurFrame, points_mm: np.ndarray) -> float:
+    """How far the trochanter reaches along the push, from the world's origin."""
+    reach_mm = points_mm @ push_direction(case, frame)
+    lateral, trochanteric = _is_lateral(points_mm, frame), _is_trochanteric(points_mm, frame)
+    plate_mm = float(reach_mm[trochanteric].max(initial=-np.inf))
+    beyond_mm = float(reach_mm[lateral].max(initial=-np.inf)) - plate_mm
+    if beyond_mm > case.contact_depth_mm:
+        raise MeshError(
+            f"load case {case.name}: the shaft reaches {beyond_mm:.0f} mm beyond the trochanter along the "
+            "push and would lie on the plate in its place: give the case a larger angle_to_shaft_deg, cut "
+            "the shaft (mesh/distal_cut_mm), or leave the plate out (contact_depth_mm: 0)"
+        )
+    return plate_mm
 
 
 def overlapping_nodes(mesh: Mesh) -> int:
@@ -144,3 +154,9 @@ def overlapping_nodes(mesh: Mesh) -> int:
 
 def _is_lateral(points_mm: np.ndarray, frame: FemurFrame) -> np.ndarray:
     return (points_mm - frame.neck_center_mm) @ frame.lateral > 0
+
+
+def _is_trochanteric(points_mm: np.ndarray, frame: FemurFrame) -> np.ndarray:
+    """Lateral of the neck, and above the shaft proper."""
+    below_head_mm = (frame.head_center_mm - points_mm) @ frame.shaft_axis
+    return _is_lateral(points_mm, frame) & (below_head_mm < SHAFT_FROM_RADII * frame.head_radius_mm)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 # Corners of a C3D8 in its node order (VTK's too): the lower face round, then the upper face round.
 HEX_CORNERS = np.array(
@@ -15,6 +17,7 @@ HEX_CORNER_NEIGHBOURS = np.array(
 
 # Edges of a tetrahedron in the order of a C3D10's mid-edge nodes (VTK's too).
 TET_EDGES = np.array([(0, 1), (1, 2), (2, 0), (0, 3), (1, 3), (2, 3)])
+TET_FACES = np.array([(1, 2, 3), (0, 3, 2), (0, 1, 3), (0, 2, 1)])  # outward
 # What a support holds at the lower end: stuffed tetrahedra are chamfered at the face itself.
 DISTAL_SLAB, DISTAL_SLAB_MM = "DISTAL_SLAB", 6.0
 
@@ -104,8 +107,19 @@ def unshared_faces(faces: np.ndarray) -> np.ndarray:
 
 def boundary_faces(tets: np.ndarray) -> np.ndarray:
     """Faces that belong to one tetrahedron (corners first) alone, outward, shape ``(n, 3)``."""
-    faces = tets[:, [[1, 2, 3], [0, 3, 2], [0, 1, 3], [0, 2, 1]]].reshape(-1, 3)
+    faces = tets[:, TET_FACES].reshape(-1, 3)
     return faces[unshared_faces(faces)]
+
+
+def largest_body(points_mm: np.ndarray, tets: np.ndarray) -> np.ndarray:
+    """Which tetrahedra ``(m, 4)`` belong to the largest face-connected set by volume, boolean, ``(m,)``."""
+    keys = row_keys(np.sort(tets[:, TET_FACES].reshape(-1, 3), axis=1), len(points_mm))
+    order = np.argsort(keys, kind="stable")
+    shared = keys[order[1:]] == keys[order[:-1]]
+    pairs = order[1:][shared] // 4, order[:-1][shared] // 4
+    graph = coo_array((np.ones(len(pairs[0]), bool), pairs), shape=(len(tets), len(tets)))
+    _, body = connected_components(graph, directed=False)
+    return body == np.bincount(body, tet_volumes_mm3(points_mm, tets)).argmax()
 
 
 def euler_number(surface: Surface) -> int:
@@ -132,6 +146,13 @@ def tet_volumes_mm3(points_mm: np.ndarray, tets: np.ndarray) -> np.ndarray:
     """Signed volumes of tetrahedra (corners first), shape ``(m,)``; negative ones are inside out."""
     a, b, c, d = (points_mm[tets[:, i]] for i in range(4))
     return np.einsum("ij,ij->i", np.cross(b - a, c - a), d - a) / 6
+
+
+def outward(points_mm: np.ndarray, tets: np.ndarray) -> np.ndarray:
+    """The same tetrahedra, changed in place, all with positive volume."""
+    turned = tet_volumes_mm3(points_mm, tets) < 0
+    tets[turned] = tets[turned][:, [1, 0, 2, 3]]
+    return tets
 
 
 def cell_volumes_mm3(mesh: Mesh) -> np.ndarray:

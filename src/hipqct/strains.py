@@ -13,6 +13,14 @@ MEASURES = ("principal", "effective")
 EVERY_NODE, HINGE = "NALL", "HINGE"  # node sets of the decks
 LARGEST_IMBALANCE = 1e-3  # of the force; solved models have 1e-6, from the digits that CalculiX prints
 
+# Places within elements: local coordinates (-1 to 1) in a C3D8, shares of the four corners in a C3D10.
+CENTROID = {"C3D8": np.zeros(3), "C3D10": np.full(4, 0.25)}
+# Gauss points of equal weight that integrate the energy of cubes and of straight-edged tetrahedra exactly.
+GAUSS_POINTS = {
+    "C3D8": (2.0 * HEX_CORNERS - 1) / np.sqrt(3),
+    "C3D10": np.full((4, 4), (5 - np.sqrt(5)) / 20) + np.sqrt(0.2) * np.eye(4),
+}
+
 
 @dataclass(frozen=True)
 class Criterion:
@@ -20,10 +28,12 @@ class Criterion:
 
     Args:
         measure: ``principal``, the larger of the first principal strain over ``tension`` and the third, taken
-            positive, over ``compression`` (Schileo et al. 2014, J Biomech 47:3531); ``effective``, the
-            strain sqrt(2 U / E) of the energy density U over ``tension`` (Pistoia et al. 2002, Bone 30:842).
+            positive, over ``compression`` (Schileo et al. 2014, J Biomech 47:3531): of tetrahedra at their
+            corners, where the strains of all elements that meet are averaged, as there; of cubes at their
+            centroids. ``effective``, the strain sqrt(2 U / E) of an element's mean energy density U over
+            ``tension`` (Pistoia et al. 2002, Bone 30:842).
         tension, compression: limits of strain, positive.
-        volume_percent: of the volume looked at that must be beyond; 0: the first element.
+        volume_percent: of the volume looked at that must be beyond; 0: the first element, or its corner.
         bone_from_mpa: softer elements are no bone, as marrow and fat within the cortex; 0: all are.
         apart_mm: elements nearer than this to a loaded or held node are not looked at.
     """
@@ -40,35 +50,50 @@ class Criterion:
             raise ValueError(f"measure must be one of {MEASURES}, got {self.measure!r}")
 
 
-def element_strains(mesh: Mesh, displacement_mm: np.ndarray) -> np.ndarray:
-    """Small-strain tensors at the elements' centroids, shape ``(m, 3, 3)``.
+def element_strains(mesh: Mesh, displacement_mm: np.ndarray, place: np.ndarray | None = None) -> np.ndarray:
+    """Small-strain tensors at one place in every element, shape ``(m, 3, 3)``.
 
     Args:
         displacement_mm: of every node, shape ``(n, 3)``.
+        place: as in `GAUSS_POINTS`; None: the centroid.
     """
-    shapes_per_mm = _hex_shape_gradients(mesh) if mesh.element == "C3D8" else _tet_shape_gradients(mesh)
-    gradient = np.einsum("mni,mnj->mij", displacement_mm[mesh.cells], shapes_per_mm)
+    place = CENTROID[mesh.element] if place is None else place
+    gradients = _hex_shape_gradients if mesh.element == "C3D8" else _tet_shape_gradients
+    gradient = np.einsum("mni,mnj->mij", displacement_mm[mesh.cells], gradients(mesh, place))
     return (gradient + gradient.transpose(0, 2, 1)) / 2
 
 
-def _hex_shape_gradients(mesh: Mesh) -> np.ndarray:
-    """Gradients (1/mm) of the eight shape functions at the centroid, shape ``(m, 8, 3)``."""
-    local = (2.0 * HEX_CORNERS - 1) / 8
+def _hex_shape_gradients(mesh: Mesh, place: np.ndarray) -> np.ndarray:
+    """Gradients (1/mm) of the eight shape functions, shape ``(m, 8, 3)``."""
+    signs = 2.0 * HEX_CORNERS - 1
+    factors = 1 + signs * place
+    others = [factors[:, 1] * factors[:, 2], factors[:, 0] * factors[:, 2], factors[:, 0] * factors[:, 1]]
+    local = signs * np.stack(others, axis=1) / 8
     jacobian = np.einsum("ni,mnj->mij", local, mesh.points_mm[mesh.cells])
     return np.einsum("ni,mij->mnj", local, np.linalg.inv(jacobian).transpose(0, 2, 1))
 
 
-def _tet_shape_gradients(mesh: Mesh) -> np.ndarray:
-    """Gradients (1/mm) of the ten shape functions at the centroid of straight-edged elements, ``(m, 10, 3)``.
-
-    There a corner's function has gradient 0, and that of an edge the sum of its ends' linear gradients.
-    """
+def _tet_shape_gradients(mesh: Mesh, place: np.ndarray) -> np.ndarray:
+    """Gradients (1/mm) of the ten shape functions of straight-edged elements, shape ``(m, 10, 3)``."""
     corners = mesh.points_mm[mesh.cells[:, :4]]
     edges = (corners[:, 1:] - corners[:, :1]).transpose(0, 2, 1)
     linear = np.linalg.inv(edges)
     linear = np.concatenate([-linear.sum(axis=1, keepdims=True), linear], axis=1)
-    of_edges = linear[:, TET_EDGES[:, 0]] + linear[:, TET_EDGES[:, 1]]
-    return np.concatenate([np.zeros_like(linear), of_edges], axis=1)
+    first, second = TET_EDGES.T
+    of_edges = place[first, None] * linear[:, second] + place[second, None] * linear[:, first]
+    return np.concatenate([(4 * place[:, None] - 1) * linear, 4 * of_edges], axis=1)
+
+
+def corner_strains(mesh: Mesh, displacement_mm: np.ndarray) -> np.ndarray:
+    """Strain tensors at the corners of tetrahedra, the mean over the elements that meet there, ``(n, 3, 3)``.
+
+    Nodes within edges are no corners and have 0.
+    """
+    total, count = np.zeros((len(mesh.points_mm), 3, 3)), np.zeros(len(mesh.points_mm))
+    for corner, place in enumerate(np.eye(4)):
+        np.add.at(total, mesh.cells[:, corner], element_strains(mesh, displacement_mm, place))
+        np.add.at(count, mesh.cells[:, corner], 1)
+    return total / np.maximum(count, 1)[:, None, None]
 
 
 def energy_density_mpa(strains: np.ndarray, modulus_mpa: np.ndarray, poissons_ratio: float) -> np.ndarray:
@@ -79,20 +104,44 @@ def energy_density_mpa(strains: np.ndarray, modulus_mpa: np.ndarray, poissons_ra
     return lame_lambda_mpa * trace**2 / 2 + shear_modulus_mpa * np.einsum("mij,mij->m", strains, strains)
 
 
-def utilisation(
-    strains: np.ndarray, modulus_mpa: np.ndarray, poissons_ratio: float, criterion: Criterion
+def mean_energy_density_mpa(
+    mesh: Mesh, displacement_mm: np.ndarray, modulus_mpa: np.ndarray, poissons_ratio: float
 ) -> np.ndarray:
-    """Each element's strain over the criterion's limit, shape ``(m,)``: 1 is at the limit.
+    """Each element's mean strain energy per volume (MPa), shape ``(m,)``: over all, the work done."""
+    places = GAUSS_POINTS[mesh.element]
+    return sum(
+        energy_density_mpa(element_strains(mesh, displacement_mm, place), modulus_mpa, poissons_ratio)
+        for place in places
+    ) / len(places)
+
+
+def effective_strain(energy_mpa: np.ndarray, modulus_mpa: np.ndarray) -> np.ndarray:
+    """The strain (>= 0) that would store as much energy under uniaxial stress, Pistoia et al. 2002."""
+    return np.sqrt(2 * energy_mpa / modulus_mpa)
+
+
+def share_of_limits(principal: np.ndarray, criterion: Criterion) -> np.ndarray:
+    """Principal strains, ascending along the last axis, over the criterion's limits: 1 is at the limit."""
+    return np.maximum(principal[..., 2] / criterion.tension, -principal[..., 0] / criterion.compression)
+
+
+def utilisation(
+    mesh: Mesh, displacement_mm: np.ndarray, energy_mpa: np.ndarray, criterion: Criterion
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each element's strain over the criterion's limit, ``(m,)``, and its principal strains, ``(m, 3)``.
 
     Args:
-        strains: tensors, shape ``(m, 3, 3)``.
-        modulus_mpa: shape ``(m,)``.
+        mesh: with its `SOLVED_MODULUS`.
+        energy_mpa: from `mean_energy_density_mpa`.
     """
+    principal = np.linalg.eigvalsh(element_strains(mesh, displacement_mm))
     if criterion.measure == "effective":
-        energy_mpa = energy_density_mpa(strains, modulus_mpa, poissons_ratio)
-        return np.sqrt(2 * energy_mpa / modulus_mpa) / criterion.tension
-    principal = np.linalg.eigvalsh(strains)
-    return np.maximum(principal[:, 2] / criterion.tension, -principal[:, 0] / criterion.compression)
+        return effective_strain(energy_mpa, mesh.cell_data[SOLVED_MODULUS]) / criterion.tension, principal
+    if mesh.element == "C3D10":
+        at_corners = np.linalg.eigvalsh(corner_strains(mesh, displacement_mm))[mesh.cells[:, :4]]
+        worst = share_of_limits(at_corners, criterion).argmax(axis=1)
+        principal = at_corners[np.arange(len(worst)), worst]
+    return share_of_limits(principal, criterion), principal
 
 
 def failure_factor(
@@ -101,7 +150,7 @@ def failure_factor(
     """Factor on the load at which the criterion is met, and the element that meets it; linear model.
 
     Args:
-        used: from `utilisation`, shape ``(m,)``.
+        used: each element's strain over its limit, shape ``(m,)``.
         volumes_mm3: of the elements, shape ``(m,)``.
         looked_at: which elements count, boolean, shape ``(m,)``.
 
@@ -124,7 +173,7 @@ def failure_factor(
 def evaluate_case(
     mesh: Mesh, case: dict, printed: dict, poissons_ratio: float, criterion: Criterion
 ) -> tuple[dict, dict[str, np.ndarray]]:
-    """Numbers of a solved case, and cell arrays: strains, energy density, share of the criterion's limits.
+    """Numbers of a solved case, and cell arrays: strains at centroids, mean energy, share of the limits.
 
     Args:
         mesh: with its `SOLVED_MODULUS`.
@@ -136,13 +185,13 @@ def evaluate_case(
             element counts.
     """
     check_nodes(case["name"], printed[EVERY_NODE]["nodes"], len(mesh.points_mm))
-    force_n = float(printed[case["head_set"]]["force_n"].sum(axis=0) @ np.array(case["push"]))
+    pushes_n = printed[case["head_set"]]["force_n"] @ np.array(case["push"])
+    force_n = float(pushes_n.sum())
     reaction_balance = check_balance(case["name"], printed, force_n)
     moment_balance = check_moments(case, printed, mesh, force_n)
-    strains = element_strains(mesh, printed[EVERY_NODE]["displacement_mm"])
-    modulus_mpa = mesh.cell_data[SOLVED_MODULUS]
-    used = utilisation(strains, modulus_mpa, poissons_ratio, criterion)
-    principal = np.linalg.eigvalsh(strains)
+    displacement_mm, modulus_mpa = printed[EVERY_NODE]["displacement_mm"], mesh.cell_data[SOLVED_MODULUS]
+    energy_mpa = mean_energy_density_mpa(mesh, displacement_mm, modulus_mpa, poissons_ratio)
+    used, principal = utilisation(mesh, displacement_mm, energy_mpa, criterion)
     failure, looked_at = _failure(mesh, case, principal, used, criterion)
     factor = failure.pop("factor")
     numbers = {
@@ -151,14 +200,15 @@ def evaluate_case(
         "stiffness_n_mm": force_n / case["displacement_mm"],
         "reaction_balance": reaction_balance,
         "moment_balance": moment_balance,
+        "pull_percent": 100 * float(-pushes_n[pushes_n < 0].sum() / pushes_n[pushes_n > 0].sum()),
         "work_mj": 0.5 * force_n * case["displacement_mm"],
         "failure_load_n": force_n * factor,
         "failure_displacement_mm": case["displacement_mm"] * factor,
         **failure,
     }
     fields = {
-        "principal_strains": principal[:, ::-1],
-        "energy_density_mpa": energy_density_mpa(strains, modulus_mpa, poissons_ratio),
+        "principal_strains": np.linalg.eigvalsh(element_strains(mesh, displacement_mm))[:, ::-1],
+        "energy_density_mpa": energy_mpa,
         "share_of_limit": used,
         "looked_at": looked_at.astype(np.uint8),
     }
@@ -170,7 +220,7 @@ def _failure(
 ) -> tuple[dict, np.ndarray]:
     """The factor on the load and the element that decides, and which elements were looked at, ``(m,)``.
 
-    ``principal``: strains, ascending, shape ``(m, 3)``; ``used``: from `utilisation`.
+    ``principal``: strains, ascending, shape ``(m, 3)``; ``used``: both from `utilisation`.
     """
     modulus_mpa = mesh.cell_data[SOLVED_MODULUS]
     volumes_mm3 = cell_volumes_mm3(mesh)
@@ -188,6 +238,7 @@ def _failure(
         "failure_in": "tension" if tension else "compression",
         "failure_modulus_mpa": float(modulus_mpa[element]),
         "soft_percent": 100 * float(volumes_mm3[apart & ~bone].sum() / volumes_mm3[apart].sum()),
+        "left_out_percent": 100 * float(volumes_mm3[~apart].sum() / volumes_mm3.sum()),
     }
     return failure, apart & bone
 

@@ -19,6 +19,8 @@ from hipqct.mesh import (
     Mesh,
     Surface,
     boundary_faces,
+    largest_body,
+    outward,
     row_keys,
     surface_area_mm2,
     tet_volumes_mm3,
@@ -34,8 +36,7 @@ MEAN_EDGE = 0.895
 WARP_LONG, WARP_SHORT = 0.24999, 0.41189
 # Newton's steps aim at the first; coarse elements on a small mask may stop at the second, half the promise.
 VOLUME_TOLERANCE, VOLUME_LIMIT = 5e-4, 2.5e-3
-VOLUME_STEPS = 6
-BISECTIONS = 24
+VOLUME_STEPS, BISECTIONS = 6, 24
 DISTAL_FACE_MM = 0.05
 # Whether a permutation of a tetrahedron's corners turns it inside out.
 ODD = {p: np.linalg.det(np.eye(4)[list(p)]) < 0 for p in itertools.permutations(range(4))}
@@ -52,10 +53,11 @@ def build_tetrahedra(
     """Quadratic tetrahedra (C3D10, straight edges) with edges of about ``size_mm`` that fill a mask.
 
     The boundary is the mask's smooth level set (see `hipqct.surface.extract_surface`) at the level at which
-    the mesh holds the mask's voxel volume within 0.05%. The lattice is centred on the mask's centroid, so
-    that a mirrored mask gives the mirrored mesh, but for a few elements where two ways are equally long and
-    the nodes' numbers decide (4 of 10,018 in one femur, none in three). The rim of a flat cut is chamfered by
-    up to half an edge.
+    the mesh holds the mask's voxel volume within 0.05% (coarse meshes of rough masks: 0.25%). Only the
+    largest face-connected set of elements is kept. The lattice is centred on the mask's centroid, so that a
+    mirrored mask gives the mirrored mesh, but for a few elements where two ways are equally long and the
+    nodes' numbers decide (4 of 10,018 in one femur, none in three). The rim of a flat cut is chamfered by up
+    to half an edge.
 
     Args:
         mask: nonzero is bone; any spacing and direction.
@@ -87,16 +89,16 @@ def build_tetrahedra(
     lattice = _lattice(centre_mm, low_mm, high_mm, size_mm / MEAN_EDGE)
     level_mm, best = 0.0, None
     for _ in range(VOLUME_STEPS):
-        points_mm, tets = _stuff(lattice, lambda p, level=level_mm: height_mm(p) - level)
+        points_mm, tets, dropped = _stuff(lattice, lambda p, level=level_mm: height_mm(p) - level)
         excess_mm3 = tet_volumes_mm3(points_mm, tets).sum() - volume_mm3
         if best is None or abs(excess_mm3) < abs(best[0]):
-            best = excess_mm3, points_mm, tets
+            best = excess_mm3, points_mm, tets, dropped
         if abs(excess_mm3) <= VOLUME_TOLERANCE * volume_mm3:
             break
         level_mm += excess_mm3 / surface_area_mm2(Surface(points_mm, boundary_faces(tets)))
-    excess_mm3, points_mm, tets = best
+    excess_mm3, *found = best
     if abs(excess_mm3) <= VOLUME_LIMIT * volume_mm3:
-        return _finish(points_mm, tets, mask, size_mm, slab_mm)
+        return _finish(*found, mask, size_mm, slab_mm)
     raise MeshError(
         f"no mesh of {size_mm:g}-mm tetrahedra holds the mask's {volume_mm3:.0f} mm3 (last error "
         f"{excess_mm3:.0f} mm3): the mask is too thin or torn; repair it or choose smaller elements"
@@ -121,11 +123,12 @@ def _lattice(centre_mm: np.ndarray, low_mm: np.ndarray, high_mm: np.ndarray, con
         ring = [face[:, :-1, :-1], face[:, 1:, :-1], face[:, 1:, 1:], face[:, :-1, 1:]]
         for a, b in zip(ring, ring[1:] + ring[:1], strict=True):
             tets.append(np.stack([first, second, a, b], axis=-1).reshape(-1, 4))
-    return points_mm, _outward(points_mm, np.concatenate(tets)), np.arange(len(points_mm)) >= len(corners)
+    return points_mm, outward(points_mm, np.concatenate(tets)), np.arange(len(points_mm)) >= len(corners)
 
 
-def _stuff(lattice: Lattice, height_mm: Height) -> tuple[np.ndarray, np.ndarray]:
-    """The lattice warped to the surface and cut at it: points (mm) and tetrahedra ``(m, 4)`` in use."""
+def _stuff(lattice: Lattice, height_mm: Height) -> tuple[np.ndarray, np.ndarray, int]:
+    """The lattice warped to the surface and cut at it: points (mm) and tetrahedra ``(m, 4)`` of the largest
+    body, and how many others were left out."""
     points_mm, tets, is_centre = lattice
     points_mm = points_mm.copy()
     height = height_mm(points_mm)
@@ -158,7 +161,9 @@ def _stuff(lattice: Lattice, height_mm: Height) -> tuple[np.ndarray, np.ndarray]
         return len(points_mm) + np.searchsorted(key, row_keys(ends, len(points_mm)))
 
     all_mm = np.concatenate([points_mm, cuts_mm])
-    return _compact(all_mm, _cut_tets(all_mm, tets, height, cut_of))
+    tets = _cut_tets(all_mm, tets, height, cut_of)
+    body = largest_body(all_mm, tets)
+    return *_compact(all_mm, tets[body]), int((~body).sum())
 
 
 def _crossed_edges(tets: np.ndarray, height: np.ndarray) -> np.ndarray:
@@ -206,7 +211,7 @@ def _cut_tets(points_mm: np.ndarray, tets: np.ndarray, height: np.ndarray, cut_o
     parts.append(_prisms(points_mm, wedge, free_quad=1))
     p, q, r, n = tets[inside == 3][outside[inside == 3] == 1].T
     parts.append(_prisms(points_mm, np.stack([p, q, r, cut_of(p, n), cut_of(q, n), cut_of(r, n)], axis=1)))
-    return _outward(points_mm, np.concatenate(parts))
+    return outward(points_mm, np.concatenate(parts))
 
 
 def _first_diagonal(points_mm: np.ndarray, a, b, c, d) -> np.ndarray:
@@ -260,20 +265,15 @@ def _prisms(points_mm: np.ndarray, prisms: np.ndarray, free_quad: int | None = N
     return np.concatenate([under, over, between])
 
 
-def _outward(points_mm: np.ndarray, tets: np.ndarray) -> np.ndarray:
-    """The same tetrahedra, all with positive volume."""
-    turned = tet_volumes_mm3(points_mm, tets) < 0
-    tets[turned] = tets[turned][:, [1, 0, 2, 3]]
-    return tets
-
-
 def _compact(points_mm: np.ndarray, tets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points in use alone, and the tetrahedra with their new numbers."""
     used, compact = np.unique(tets, return_inverse=True)
     return points_mm[used], compact.reshape(tets.shape)
 
 
-def _finish(points_mm: np.ndarray, tets: np.ndarray, mask: Image, size_mm: float, slab_mm: float) -> Mesh:
+def _finish(
+    points_mm: np.ndarray, tets: np.ndarray, dropped: int, mask: Image, size_mm: float, slab_mm: float
+) -> Mesh:
     """The mesh with mid-edge nodes and node sets in the world, from points in mm along the mask's axes."""
     edges = np.sort(tets[:, TET_EDGES], axis=2).reshape(-1, 2)
     keys, first, number = np.unique(row_keys(edges, len(points_mm)), return_index=True, return_inverse=True)
@@ -296,5 +296,5 @@ def _finish(points_mm: np.ndarray, tets: np.ndarray, mask: Image, size_mm: float
         "SURFACE": np.flatnonzero(on_surface),
     }
     depth_mm = float(np.ptp(height_mm[node_sets[DISTAL_SLAB]]))
-    facts = {"size_mm": size_mm, "set_depths_mm": {DISTAL_SLAB: depth_mm}}
+    facts = {"size_mm": size_mm, "tets_dropped": dropped, "set_depths_mm": {DISTAL_SLAB: depth_mm}}
     return Mesh(world_mm, cells, {}, node_sets, facts)

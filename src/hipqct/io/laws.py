@@ -1,10 +1,10 @@
 """Material laws from JSON files."""
 
+import json
 from pathlib import Path
 
 import hipqct
 from hipqct.errors import MeshError
-from hipqct.io.files import read_json
 from hipqct.material import DensityLaw, ModulusLaw, law_from_record
 
 LAWS_FOLDER = Path(hipqct.__file__).resolve().parents[2] / "resources" / "materials"
@@ -24,7 +24,7 @@ def read_laws(folder) -> dict[str, DensityLaw | ModulusLaw]:
     laws = {}
     for path in law_files(folder):
         try:
-            records = read_json(path)
+            records = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_twins)
         except ValueError as error:
             raise MeshError(f"material laws in {path} are no valid JSON: {error}") from error
         if not isinstance(records, dict):
@@ -43,6 +43,14 @@ def read_laws(folder) -> dict[str, DensityLaw | ModulusLaw]:
             f"no material laws (*.json) in {folder}: correct mesh/laws_folder in the configuration"
         )
     return laws
+
+
+def _without_twins(pairs: list[tuple]) -> dict:
+    """A JSON object; ValueError where a key stands twice, of which JSON's readers keep the last."""
+    names = [name for name, _ in pairs]
+    if twins := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{', '.join(twins)} stands twice")
+    return dict(pairs)
 
 
 def choose_laws(

@@ -39,9 +39,10 @@ def write_model(
     write_vtu(mesh, folder / f"{name}.vtu", _cell_arrays(mesh, bins, facts["uncalibrated"]))
 
 
-def remove_stale(formats: list[str], folder: Path) -> None:
-    """Remove files of formats that are not asked for, and all load cases: they are of an earlier model."""
-    for suffix in WRITERS.keys() - set(formats):
+def remove_optional(folder: Path) -> None:
+    """Remove models in formats of ``mesh/formats`` and load cases: what of them will be written is not known
+    to the workflow, so nothing else removes those of an earlier export."""
+    for suffix in WRITERS:
         for model in folder.glob(f"*.{suffix}"):
             model.unlink()
     for deck in (folder / LOAD_CASES).glob("*.inp"):

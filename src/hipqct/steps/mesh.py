@@ -20,7 +20,7 @@ from hipqct.mesh import Mesh, Surface
 from hipqct.solid import cut_below, solid_mask
 from hipqct.steps.decks import (
     load_case_facts,
-    remove_stale,
+    remove_optional,
     write_load_cases,
     write_model,
     write_picture,
@@ -56,6 +56,7 @@ def export_mesh(
         SheetError: the calibration is half given or impossible.
     """
     folder = Path(folder)
+    remove_optional(folder)  # first, lest a failed export leave them
     calibration = _read_calibration(slope, intercept, basis, options)
     mask, ct = _read_images(mask_path, resampled_path)
     mask, frame, femur = _prepare_femur(mask, side, options)
@@ -78,7 +79,6 @@ def export_mesh(
     facts["load_cases"] = load_case_facts(cases, frame)
     facts |= _judge(facts, options)
     title = f"{facts['software']} surface, mm, LPS{', UNCALIBRATED' if facts['uncalibrated'] else ''}"
-    remove_stale(options["formats"], folder)
     write_stl(surface, folder / "surface.stl", title)
     write_vtp(surface, folder / "surface.vtp", title)
     for name, (mesh, bins, _) in models.items():

@@ -48,6 +48,7 @@ def solve_mesh(
         "cases": {},
     }
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / SUMMARY).unlink(missing_ok=True)  # an earlier solution's would pass for one of the new VTUs
     if wanted:
         mesh = read_vtu(mesh_folder / f"{model}.vtu")
         with TemporaryDirectory() as scratch:
