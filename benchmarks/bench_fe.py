@@ -42,7 +42,7 @@ from hipqct.io.meshes import write_inp, write_stl, write_vtu
 from hipqct.loads import LoadCase, add_load_sets, hinge_axis, push_direction
 from hipqct.material import bin_modulus
 from hipqct.mesh import dihedral_angles_deg, enclosed_volume_mm3
-from hipqct.phantom.parameters import TEST_SEEDS
+from hipqct.phantom.seeds import TEST_SEEDS
 from hipqct.solid import solid_mask
 from hipqct.steps.materials import Calibration, add_hex_materials, add_tet_materials
 from hipqct.steps.mesh import export_mesh
@@ -185,7 +185,7 @@ def perturb() -> dict:
             )
             paths = (folder / "mask.nii.gz", folder / "ct.nii.gz", folder / "mesh")
             try:
-                export_mesh(*paths, perturbation.side, OPTIONS)
+                export_mesh(*paths, perturbation.side, OPTIONS, "K2HPO4")
             except MeshError as error:
                 right = bool(perturbation.refused) and any(
                     word in str(error) for word in perturbation.refused.split("|")
@@ -270,7 +270,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--export"]:
         place = Path(sys.argv[2])
         paths = (place / "mask.nii.gz", place / "ct.nii.gz", place / "mesh")
-        export_mesh(*paths, "left", MESH, SLOPE, INTERCEPT)
+        export_mesh(*paths, "left", MESH, "K2HPO4", SLOPE, INTERCEPT)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
     elif sys.argv[1:] in (["--mirror"], ["--times"], ["--masks"]):
         main_part(sys.argv[1])

@@ -32,7 +32,8 @@ from hipqct.io.dataset import Hip, write_dataset
 from hipqct.io.files import read_json
 from hipqct.io.models import read_model
 from hipqct.io.tables import read_table
-from hipqct.phantom.parameters import TEST_SEEDS, sample_parameters
+from hipqct.phantom.parameters import sample_parameters
+from hipqct.phantom.seeds import TEST_SEEDS
 from hipqct.steps.accuracy import judge_models
 from hipqct.steps.phantom_training import CROPS_FOLDER, build_crops, no_changes
 

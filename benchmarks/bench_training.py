@@ -141,7 +141,7 @@ def main() -> None:
     if missing_peers():
         sys.exit(f"{missing_peers()}; {RESULTS} stays as it is")
     from hipqct.io.dataset import Hip, write_dataset
-    from hipqct.phantom.parameters import TRAIN_SEEDS
+    from hipqct.phantom.seeds import TRAIN_SEEDS
     from hipqct.steps.phantom_training import build_crops
 
     with tempfile.TemporaryDirectory() as temporary:

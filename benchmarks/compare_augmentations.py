@@ -68,7 +68,7 @@ def train_variant(name: str, folder: Path, options) -> tuple[dict, dict]:
     """The plan and weights after the steps of one variant."""
     from hipqct.augment import Ranges
     from hipqct.io.models import read_model
-    from hipqct.phantom.parameters import TRAIN_SEEDS
+    from hipqct.phantom.seeds import TRAIN_SEEDS
     from hipqct.recipe import Recipe
     from hipqct.train import start_model, train_vnet
     from hipqct.vnet import get_weights
@@ -96,7 +96,7 @@ def score_model(plan: dict, weights: dict, folder: Path, options) -> dict:
     from hipqct.errors import AnatomyError
     from hipqct.io.dataset import Dataset
     from hipqct.metrics import dice
-    from hipqct.phantom.parameters import VALIDATION_SEEDS
+    from hipqct.phantom.seeds import VALIDATION_SEEDS
     from hipqct.segment import segment_crop
 
     networks = [(openvino_engine(plan["network"], weights, options.threads), plan)]
@@ -135,7 +135,7 @@ def main() -> None:
         trained = train_variant(options.variant, options.crops, options)
         print(json.dumps(score_model(*trained, options.crops, options)))
         return
-    from hipqct.phantom.parameters import TRAIN_SEEDS, VALIDATION_SEEDS
+    from hipqct.phantom.seeds import TRAIN_SEEDS, VALIDATION_SEEDS
     from hipqct.steps.phantom_training import CROPS_FOLDER, build_crops, no_changes
 
     environment = os.environ | {"KERAS_BACKEND": "torch", "OMP_NUM_THREADS": str(options.threads)}

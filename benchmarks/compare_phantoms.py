@@ -17,7 +17,8 @@ from hipqct.image import Image
 from hipqct.io.images import read_image
 from hipqct.io.scans import read_scan
 from hipqct.phantom.generate import generate_phantom
-from hipqct.phantom.parameters import CASE_SEEDS, sample_parameters
+from hipqct.phantom.parameters import sample_parameters
+from hipqct.phantom.seeds import CASE_SEEDS
 
 QUANTILES = (5, 25, 50, 75, 95)
 PATCH_MM = 16.0

@@ -17,7 +17,7 @@ SCHEMES = (
 
 def phantom_cases(count: int, folder: Path, threads: int) -> list[tuple]:
     """Kind, crop file and true mask of each phantom's left hip, as a cohort has them: 2-mm slices."""
-    from hipqct.phantom.parameters import TEST_SEEDS
+    from hipqct.phantom.seeds import TEST_SEEDS
     from hipqct.steps.phantom_training import CROPS_FOLDER, build_crops, no_changes
 
     seeds, folder = TEST_SEEDS[:count], folder / CROPS_FOLDER

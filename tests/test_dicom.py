@@ -304,7 +304,7 @@ REFUSED_TAGS = {
         change_one(5, BitsAllocated=8, BitsStored=8, HighBit=7),
         "IM0005.dcm has 1 value(s) of 8 bits",
     ),
-    "tilt by tag": (change_one(5, GantryDetectorTilt=12.5), "IM0005.dcm tells of 12.5 degrees gantry tilt"),
+    "tilt by tag": (change_one(5, GantryDetectorTilt=12.5), "IM0005.dcm states a gantry tilt of 12.5 degrees"),
 }
 
 
@@ -564,7 +564,7 @@ def test_linked_folders_and_files_belong_to_the_scan(tmp_path):
     assert_body(read_scan(scan)[0])
     assert check_scan(scan) == []
     (scan / "IM0099.dcm").symlink_to(tmp_path / "gone")
-    with pytest.raises(ScanError, match=r"IM0099\.dcm is a link to nothing; mend it"):
+    with pytest.raises(ScanError, match=r"IM0099\.dcm is a broken symbolic link; repair"):
         read_scan(scan)
 
 

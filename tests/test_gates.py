@@ -31,7 +31,7 @@ def scan(tmp_path_factory):
 
 def export(scan, out, **options) -> dict:
     paths = (scan / "mask.nii.gz", scan / "ct.nii.gz", out)
-    export_mesh(*paths, "left", OPTIONS | options, slope=0.8, intercept=0.0)
+    export_mesh(*paths, "left", OPTIONS | options, "K2HPO4", slope=0.8, intercept=0.0)
     return json.loads((out / "mesh.json").read_text())
 
 

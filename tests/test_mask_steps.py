@@ -16,7 +16,7 @@ from hipqct.resample import resample_slices, resample_to
 from hipqct.steps.mask import draw_qc, evaluate_mask, measure_volume, threshold_bone
 
 BONE_HU, SOFT_HU = 600, 40
-CALIBRATION = {"slope": 0.8, "intercept": -2.0}
+CALIBRATION = {"basis": "K2HPO4", "slope": 0.8, "intercept": -2.0}
 
 
 def depth_mm(image: Image) -> np.ndarray:
@@ -100,7 +100,7 @@ def test_measures_of_a_femur_of_known_size_and_density(hip):
 
 
 def test_without_calibration_there_is_no_density(hip, tmp_path):
-    measure_volume(hip.mask, hip.resampled, hip.bone, hip.scan, tmp_path / "volume.json")
+    measure_volume(hip.mask, hip.resampled, hip.bone, hip.scan, tmp_path / "volume.json", "K2HPO4")
     volume = read_json(tmp_path / "volume.json")
     for key in ("integral_density_mg_cm3", "bone_mineral_content_mg", "calibration"):
         assert volume[key] is None
@@ -123,7 +123,7 @@ def test_without_calibration_there_is_no_density(hip, tmp_path):
 )
 def test_calibrations_and_densities_of_no_femur_are_flagged(hip, tmp_path, slope, intercept, flags):
     path = tmp_path / "volume.json"
-    measure_volume(hip.mask, hip.resampled, hip.bone, hip.scan, path, slope, intercept)
+    measure_volume(hip.mask, hip.resampled, hip.bone, hip.scan, path, "K2HPO4", slope, intercept)
     assert read_json(path)["flags"] == flags
 
 
@@ -173,11 +173,11 @@ def test_a_reference_of_both_femurs_is_refused(hip, tmp_path):
 def test_a_calibration_in_grams_and_an_empty_mask_are_refused(hip, tmp_path):
     inputs = (hip.mask, hip.resampled, hip.bone, hip.scan, tmp_path / "v.json")
     with pytest.raises(SheetError, match="mg/cm3"):
-        measure_volume(*inputs, slope=0.0008, intercept=0)
+        measure_volume(*inputs, "K2HPO4", slope=0.0008, intercept=0)
     resampled = read_image(hip.resampled)
     write_image(resampled.with_array(np.zeros(resampled.shape, np.uint8)), tmp_path / "empty.nii.gz")
     with pytest.raises(AnatomyError, match=r"empty\.nii\.gz is empty"):
-        measure_volume(tmp_path / "empty.nii.gz", *inputs[1:])
+        measure_volume(tmp_path / "empty.nii.gz", *inputs[1:], "K2HPO4")
     with pytest.raises(AnatomyError, match=r"empty\.nii\.gz is empty"):
         evaluate_mask(tmp_path / "empty.nii.gz", hip.roi, hip.reference, tmp_path / "e.json")
     assert not list(tmp_path.glob("*.json"))

@@ -39,7 +39,7 @@ def scan(tmp_path_factory):
 
 def export(scan_folder, out, options=None, **calibration):
     paths = (scan_folder / "mask.nii.gz", scan_folder / "resampled.nii.gz")
-    export_mesh(*paths, out, "right", mesh_options(**options or {}), **calibration)
+    export_mesh(*paths, out, "right", mesh_options(**options or {}), **{"basis": "K2HPO4"} | calibration)
     return json.loads((out / "mesh.json").read_text())
 
 

@@ -18,7 +18,7 @@ def export(perturbation: Perturbation, folder) -> dict:
     write_image(mask, folder / "mask.nii.gz")
     write_image(mask.with_array(hu), folder / "ct.nii.gz")
     paths = (folder / "mask.nii.gz", folder / "ct.nii.gz", folder / "mesh")
-    export_mesh(*paths, perturbation.side, OPTIONS)
+    export_mesh(*paths, perturbation.side, OPTIONS, "K2HPO4")
     return json.loads((folder / "mesh/mesh.json").read_text())
 
 

@@ -10,12 +10,11 @@ from scipy.special import hyp1f1
 
 from hipqct.image import Image
 from hipqct.io.files import read_json
-from hipqct.phantom import parameters as named
-from hipqct.phantom import pelvis
+from hipqct.phantom import pelvis, seeds
 from hipqct.phantom.blocks import Bone, paint_bone, solid_volume_mm3
 from hipqct.phantom.femur import FemurShape, cortex_thickness, periosteal_distance
 from hipqct.phantom.generate import femur_mask, generate_phantom, scan_grid
-from hipqct.phantom.parameters import sample_parameters
+from hipqct.phantom.parameters import CONTACT_MM, sample_parameters
 from hipqct.phantom.scanner import Scanner, blur_between_slices, noise
 from hipqct.phantom.soft_paint import HAND_MM, _beside
 
@@ -25,7 +24,7 @@ SMALL = {"matrix": 112, "pixel_mm": 3.6, "slice_mm": 3.6, "top_mm": 36.0, "botto
 
 @pytest.fixture(scope="module")
 def phantom():
-    return generate_phantom(sample_parameters(named.CASE_SEEDS[0], **SMALL, rods=True, noise_sd_hu=10.0))
+    return generate_phantom(sample_parameters(seeds.CASE_SEEDS[0], **SMALL, rods=True, noise_sd_hu=10.0))
 
 
 def empty_image(pixel_mm: float, slice_mm: float, size_mm: float = 64.0) -> Image:
@@ -93,7 +92,7 @@ def test_masks_hold_the_continuous_volumes(phantom):
 
 
 def test_the_true_mask_on_the_scans_grid_is_the_phantoms_own(phantom):
-    drawn = sample_parameters(named.CASE_SEEDS[0], **SMALL, rods=True, noise_sd_hu=10.0)
+    drawn = sample_parameters(seeds.CASE_SEEDS[0], **SMALL, rods=True, noise_sd_hu=10.0)
     for side, mask in (("left", phantom.left_femur), ("right", phantom.right_femur)):
         np.testing.assert_array_equal(femur_mask(drawn, side, phantom.ct).array, mask.array)
 
@@ -103,13 +102,13 @@ def test_the_true_mask_ends_where_the_field_of_view_ends(phantom):
     middle = int(np.argwhere(whole.array)[:, 0].mean())
     center_x_mm = whole.to_world((middle, 0, 0))[0]
     cut = {"cut_edge_mm": float(center_x_mm), "rods": True, "noise_sd_hu": 10.0}
-    mask = femur_mask(sample_parameters(named.CASE_SEEDS[0], **SMALL | cut), "left", phantom.ct).array
+    mask = femur_mask(sample_parameters(seeds.CASE_SEEDS[0], **SMALL | cut), "left", phantom.ct).array
     assert mask[:middle].any() and not mask[middle + 1 :].any()
     np.testing.assert_array_equal(mask[:middle], whole.array[:middle])
 
 
 def test_the_true_mask_on_a_finer_grid_holds_the_continuous_volume(phantom):
-    drawn = sample_parameters(named.CASE_SEEDS[0], **SMALL, rods=True, noise_sd_hu=10.0)
+    drawn = sample_parameters(seeds.CASE_SEEDS[0], **SMALL, rods=True, noise_sd_hu=10.0)
     own = phantom.left_femur
     finer = 2
     fine = Image(
@@ -123,14 +122,14 @@ def test_the_true_mask_on_a_finer_grid_holds_the_continuous_volume(phantom):
 
 
 def test_same_seed_same_bytes(phantom):
-    again = generate_phantom(sample_parameters(named.CASE_SEEDS[0], **SMALL, rods=True, noise_sd_hu=10.0))
+    again = generate_phantom(sample_parameters(seeds.CASE_SEEDS[0], **SMALL, rods=True, noise_sd_hu=10.0))
     assert again.ct.array.tobytes() == phantom.ct.array.tobytes()
     assert again.left_femur.array.tobytes() == phantom.left_femur.array.tobytes()
     assert again.truth == phantom.truth
 
 
 def test_another_seed_is_another_patient(phantom):
-    other = generate_phantom(sample_parameters(named.CASE_SEEDS[1], **SMALL))
+    other = generate_phantom(sample_parameters(seeds.CASE_SEEDS[1], **SMALL))
     assert (other.left_femur.array != phantom.left_femur.array).any()
 
 
@@ -152,7 +151,7 @@ def test_bone_is_dense_and_marrow_is_not(phantom):
 
 def test_rods_have_their_densities():
     drawn = sample_parameters(
-        named.CASE_SEEDS[2], matrix=256, pixel_mm=1.6, slice_mm=5.0, top_mm=5.0, bottom_mm=5.0, rods=True
+        seeds.CASE_SEEDS[2], matrix=256, pixel_mm=1.6, slice_mm=5.0, top_mm=5.0, bottom_mm=5.0, rods=True
     )
     phantom = generate_phantom(drawn)
     ct, truth = phantom.ct, phantom.truth
@@ -179,8 +178,7 @@ def test_women_are_smaller_and_lose_more_bone():
 
 
 def test_seed_ranges_are_disjoint():
-    names = ("DEMO_SEEDS", "CASE_SEEDS", "TRAIN_SEEDS", "VALIDATION_SEEDS", "TEST_SEEDS", "COHORT_SEEDS")
-    ranges = sorted((getattr(named, name) for name in names), key=lambda r: r.start)
+    ranges = sorted(seeds.SEEDS.values(), key=lambda r: r.start)
     for before, after in itertools.pairwise(ranges):
         assert before.stop <= after.start
 
@@ -195,7 +193,7 @@ def test_overrides_reach_every_part_and_unknown_names_are_refused():
 
 def test_parameters_round_trip_through_truth(phantom):
     assert phantom.truth["parameters"] == dataclasses.asdict(
-        sample_parameters(named.CASE_SEEDS[0], **SMALL, rods=True, noise_sd_hu=10.0)
+        sample_parameters(seeds.CASE_SEEDS[0], **SMALL, rods=True, noise_sd_hu=10.0)
     )
 
 
@@ -221,7 +219,7 @@ def test_noise_of_neighbouring_slices_is_correlated_as_asked(between):
 def test_hydroxyapatite_rods_have_their_densities_and_the_truth_says_so():
     changes = {"matrix": 192, "pixel_mm": 2.1, "slice_mm": 5.0, "top_mm": 2.5, "bottom_mm": 2.5}
     drawn = sample_parameters(
-        named.CASE_SEEDS[2], rods=True, basis="HA", dark_band_hu=0.0, noise_sd_hu=1.0, **changes
+        seeds.CASE_SEEDS[2], rods=True, basis="HA", dark_band_hu=0.0, noise_sd_hu=1.0, **changes
     )
     phantom = generate_phantom(drawn)
     x, y, _ = np.moveaxis(phantom.ct.to_world(np.moveaxis(np.indices(phantom.ct.shape), 0, -1)), -1, 0)
@@ -237,9 +235,9 @@ def test_hydroxyapatite_rods_have_their_densities_and_the_truth_says_so():
 
 
 def test_a_field_of_view_of_one_hip_holds_that_femur_alone():
-    half_width_mm = sample_parameters(named.CASE_SEEDS[3]).pelvis.half_width_mm
+    half_width_mm = sample_parameters(seeds.CASE_SEEDS[3]).pelvis.half_width_mm
     drawn = sample_parameters(
-        named.CASE_SEEDS[3],
+        seeds.CASE_SEEDS[3],
         **{**SMALL, "matrix": 80, "pixel_mm": 2.6},
         center_x_mm=half_width_mm + 12,
         cut_edge_mm=0.0,
@@ -247,7 +245,7 @@ def test_a_field_of_view_of_one_hip_holds_that_femur_alone():
     phantom = generate_phantom(drawn)
     assert phantom.truth["volume_mm3"]["right"] == 0
     assert not phantom.right_femur.array.any()
-    whole = generate_phantom(sample_parameters(named.CASE_SEEDS[3], **SMALL, cut_edge_mm=0.0))
+    whole = generate_phantom(sample_parameters(seeds.CASE_SEEDS[3], **SMALL, cut_edge_mm=0.0))
     assert phantom.truth["volume_mm3"]["left"] == pytest.approx(whole.truth["volume_mm3"]["left"], rel=2e-3)
 
 
@@ -289,14 +287,14 @@ def test_the_fossa_hollows_the_sockets_floor_and_the_hip_bone_still_closes_it():
 def test_sockets_never_overlap_heads():
     for seed in range(1000, 1200):
         shape = sample_parameters(seed).pelvis
-        assert np.linalg.norm(shape.socket_shift_mm) <= shape.joint_space_mm - named.CONTACT_MM + 1e-9
+        assert np.linalg.norm(shape.socket_shift_mm) <= shape.joint_space_mm - CONTACT_MM + 1e-9
 
 
 def test_the_true_density_is_what_the_calibrated_scan_holds():
     """Measured within the mask it is lower, by what blur carries out of it."""
     fine = {"matrix": 300, "pixel_mm": 1.3, "slice_mm": 2.0, "top_mm": 40.0, "bottom_mm": 60.0}
     quiet = {"noise_sd_hu": 1.0, "dark_band_hu": 0.0, "metal_side": "", "cut_edge_mm": 0.0, "osteophytes": 0}
-    phantom = generate_phantom(sample_parameters(named.CASE_SEEDS[5], **fine, **quiet))
+    phantom = generate_phantom(sample_parameters(seeds.CASE_SEEDS[5], **fine, **quiet))
     truth = phantom.truth
     for side, mask in (("left", phantom.left_femur), ("right", phantom.right_femur)):
         density, volume_mm3 = truth["integral_density_mg_cm3"][side], truth["volume_mm3"][side]
@@ -308,13 +306,13 @@ def test_the_true_density_is_what_the_calibrated_scan_holds():
 def test_a_narrow_field_lists_only_the_rods_that_are_in_it():
     narrow = {"matrix": 128, "pixel_mm": 1.8, "slice_mm": 5.0, "top_mm": 5.0, "bottom_mm": 5.0}
     phantom = generate_phantom(
-        sample_parameters(named.CASE_SEEDS[2], **narrow, center_x_mm=100.0, cut_edge_mm=0.0, rods=True)
+        sample_parameters(seeds.CASE_SEEDS[2], **narrow, center_x_mm=100.0, cut_edge_mm=0.0, rods=True)
     )
     ct = phantom.ct
     for rod in phantom.truth["rods"]:
         index = ct.to_index((*rod["center_mm"], 0.0))[:2]
         assert np.all(index >= 0) and np.all(index < 128)
-    whole = generate_phantom(sample_parameters(named.CASE_SEEDS[2], **SMALL, rods=True, cut_edge_mm=0.0))
+    whole = generate_phantom(sample_parameters(seeds.CASE_SEEDS[2], **SMALL, rods=True, cut_edge_mm=0.0))
     assert len(phantom.truth["rods"]) < len(whole.truth["rods"]) == 5
 
 
@@ -352,8 +350,8 @@ def test_the_shipped_models_have_seen_no_phantom_of_demo_test_or_cohort():
     for plan_path in sorted((ROOT / "resources/models").glob("*/plan.json")):
         training = read_json(plan_path)["training"]
         if training["data"] == "synthetic":
-            assert set(training["training_seeds"]) <= set(named.TRAIN_SEEDS)
-            assert set(training["validation_seeds"]) <= set(named.VALIDATION_SEEDS)
+            assert set(training["training_seeds"]) <= set(seeds.TRAIN_SEEDS)
+            assert set(training["validation_seeds"]) <= set(seeds.VALIDATION_SEEDS)
     demo = (ROOT / "resources/demo/phantoms.tsv").read_text().splitlines()
     column = demo[0].split("\t").index("seed")
-    assert {int(line.split("\t")[column]) for line in demo[1:]} <= set(named.DEMO_SEEDS)
+    assert {int(line.split("\t")[column]) for line in demo[1:]} <= set(seeds.DEMO_SEEDS)

@@ -9,8 +9,9 @@ from hipqct.io.files import read_json
 from hipqct.phantom import cohort
 from hipqct.phantom.cohort import Draft, draft_subject, plan_rows, subject_seed, summarise_rows
 from hipqct.phantom.generate import RandomStreams, scan_grid
-from hipqct.phantom.parameters import COHORT_SEEDS, sample_parameters
+from hipqct.phantom.parameters import sample_parameters
 from hipqct.phantom.patient import Patient
+from hipqct.phantom.seeds import COHORT_SEEDS
 from hipqct.resample import resample_slices
 from hipqct.sheet import read_sheet
 from hipqct.steps.phantom import make_cohort, make_subject, plan_cohort, read_parameters

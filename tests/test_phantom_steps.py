@@ -12,7 +12,7 @@ from hipqct import cli
 from hipqct.errors import SheetError
 from hipqct.io.files import read_json
 from hipqct.io.images import read_image
-from hipqct.phantom.parameters import DEMO_SEEDS
+from hipqct.phantom.seeds import DEMO_SEEDS
 from hipqct.steps import phantom
 from hipqct.steps.phantom import make_one, make_phantom, read_parameters, write_phantom_dicom
 

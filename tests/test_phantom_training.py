@@ -15,7 +15,8 @@ from hipqct.io.dataset import Dataset
 from hipqct.io.models import read_model, write_model
 from hipqct.io.tables import read_table
 from hipqct.network import COMPACT, MEDIUM, fold_norms, widen_filters
-from hipqct.phantom.parameters import CONTACT_MM, TRAIN_SEEDS, VALIDATION_SEEDS, sample_parameters
+from hipqct.phantom.parameters import CONTACT_MM, sample_parameters
+from hipqct.phantom.seeds import TRAIN_SEEDS, VALIDATION_SEEDS
 from hipqct.recipe import PHANTOM_RATES, Recipe
 from hipqct.steps import phantom_training, workers
 from hipqct.steps.phantom_training import PhantomTraining, draw_changes, train_on_phantoms

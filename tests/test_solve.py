@@ -38,7 +38,7 @@ def export(mask: Image, folder, side="left", **calibration):
     write_image(mask, folder / "mask.nii.gz")
     write_image(mask.with_array(hu), folder / "ct.nii.gz")
     paths = (folder / "mask.nii.gz", folder / "ct.nii.gz", folder / "mesh")
-    export_mesh(*paths, side, OPTIONS, **calibration)
+    export_mesh(*paths, side, OPTIONS, "K2HPO4", **calibration)
     return folder / "mesh"
 
 
@@ -230,7 +230,7 @@ def test_one_modulus_for_an_uncalibrated_scan_is_marked_everywhere(tmp_path):
     write_image(mask, tmp_path / "mask.nii.gz")
     write_image(mask.with_array(np.zeros(mask.shape, np.int16)), tmp_path / "ct.nii.gz")
     options = OPTIONS | {"uncalibrated_modulus_mpa": 5000.0}
-    export_mesh(tmp_path / "mask.nii.gz", tmp_path / "ct.nii.gz", tmp_path, "left", options)
+    export_mesh(tmp_path / "mask.nii.gz", tmp_path / "ct.nii.gz", tmp_path, "left", options, "K2HPO4")
     for name in ("hex.inp", "tet.inp", "load_cases/hex_stance.inp", "load_cases/tet_fall.inp"):
         assert "UNCALIBRATED: the scan has no density calibration" in (tmp_path / name).read_text()
     for name in ("surface.stl", "surface.vtp"):

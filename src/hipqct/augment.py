@@ -51,7 +51,9 @@ class Ranges:
         changed = {name: drawn for name, drawn in vars(self).items() if name != "noise_grain"}
         most = max(p for p, _ in changed.values())
         if not 0 <= share * most <= 1:
-            raise ModelError(f"augmentation {share} times as probable is none: choose 0 to {1 / most:.3g}")
+            raise ModelError(
+                f"augmentation {share} would take a probability out of 0 to 1: choose 0 to {1 / most:.3g}"
+            )
         return replace(self, **{name: (share * p, drawn) for name, (p, drawn) in changed.items()})
 
 

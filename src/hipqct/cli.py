@@ -10,12 +10,12 @@ from pathlib import Path
 from hipqct import __version__
 from hipqct.errors import HipqctError
 from hipqct.options import (
-    SEED_RANGES,
     ShowDefaults,
     add_cohort_options,
     add_phantom_options,
     add_training_options,
 )
+from hipqct.phantom.seeds import SEEDS
 
 INTERRUPTED = 130  # what shells expect of a program that was stopped by Ctrl-C
 SAMPLES_HELP = "sheet to write; an existing one is not overwritten (default: standard output)"
@@ -188,9 +188,9 @@ def write_phantom(options) -> None:
     from hipqct.steps.phantom import make_one
 
     for part in ("training", "validation"):
-        low, high = SEED_RANGES[part]
-        if low <= options.seed <= high:
-            seen = f"the shipped models were made with phantoms of seeds {low} to {high} ({part})"
+        seeds = SEEDS[part]
+        if options.seed in seeds:
+            seen = f"the shipped models were made with phantoms of seeds {seeds[0]} to {seeds[-1]} ({part})"
             print(f"{seen}, with this one or its kin: it is no test of them", file=sys.stderr)
     parameters = {"seed": options.seed, "sex": options.sex, "age": options.age, "slice_mm": options.slice_mm}
     make_one(parameters, options.folder, options.dicom)

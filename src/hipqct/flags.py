@@ -25,7 +25,7 @@ def split_flags(cell) -> list[str]:
 
 
 def flags_of_all(subjects: pd.DataFrame) -> list[str]:
-    """Flags that every one of several hips that are done carries: they tell none from the others."""
+    """Flags that all of several finished hips carry: they do not help to tell hips apart."""
     flags = [split_flags(cell) for cell in select(subjects, "all")["flags"]]
     number = Counter(flag for hip in flags for flag in hip)
     return [flag for flag, count in number.items() if count == len(flags) > 1]

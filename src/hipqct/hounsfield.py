@@ -56,12 +56,13 @@ def not_finite(label: str, count: int) -> str:
     return f"{label} has {count} voxel(s) that are NaN or infinite; export it again"
 
 
-def check_hounsfield(ct: np.ndarray, voxel_mm3: float, label: str) -> list[str]:
-    """Warnings about an int16 image that should be CT in HU.
+def check_hounsfield(ct: np.ndarray, label: str) -> None:
+    """Refuse an int16 image that cannot be CT in HU.
 
-    Raises ScanError when it cannot be: one value everywhere, nothing below 0 (no air, no fat: an offset of
-    1024 is missing or these are grey levels), nothing but air, or more than ``DENSE_SHARE_MAX`` of it denser
-    than bone (offset or slope wrong).
+    Raises:
+        ScanError: one value everywhere, nothing below 0 (no air, no fat: an offset of 1024 is missing or
+            these are grey levels), nothing but air, or more than ``DENSE_SHARE_MAX`` of it denser than bone
+            (offset or slope wrong).
     """
     lowest, highest = int(ct.min()), int(ct.max())
     where = f"{label} ({lowest} to {highest})"
@@ -79,12 +80,14 @@ def check_hounsfield(ct: np.ndarray, voxel_mm3: float, label: str) -> list[str]:
         )
     if np.mean(ct > OUTSIDE_HU) < BODY_SHARE_MIN:
         raise ScanError(f"{where} holds nothing but air; give the CT scan itself")
+
+
+def metal_warnings(ct: np.ndarray, voxel_mm3: float) -> list[str]:
+    """A warning about metal in an int16 image in HU, if there is any."""
     metal_mm3 = float((ct > METAL_HU).sum() * voxel_mm3)
-    if metal_mm3 > METAL_MM3:
-        return [
-            f"{metal_mm3:.0f} mm3 above {METAL_HU} HU: metal, whose streaks spoil mask and density near it"
-        ]
-    return []
+    if metal_mm3 <= METAL_MM3:
+        return []
+    return [f"{metal_mm3:.0f} mm3 above {METAL_HU} HU: metal, whose streaks spoil mask and density near it"]
 
 
 def check_tissues(ct: np.ndarray, spacing_mm: tuple[float, float, float]) -> list[str]:

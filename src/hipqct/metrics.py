@@ -92,7 +92,11 @@ def hausdorff95_mm(a: np.ndarray, b: np.ndarray, spacing_mm: tuple[float, float,
     Raises:
         ValueError: a mask is empty, or their shapes differ.
     """
-    return float(max(np.percentile(d, HAUSDORFF_PERCENT) for d in surface_distances_mm(a, b, spacing_mm)))
+    return _percentile95_mm(surface_distances_mm(a, b, spacing_mm))
+
+
+def _percentile95_mm(distances_mm) -> float:
+    return float(max(np.percentile(d, HAUSDORFF_PERCENT) for d in distances_mm))
 
 
 def average_surface_distance_mm(
@@ -127,12 +131,13 @@ def score_masks(
     Raises:
         ValueError: as the single scores.
     """
+    distances_mm = surface_distances_mm(reference, predicted, spacing_mm)
     return {
         "dice": dice(reference, predicted),
         "sensitivity": sensitivity(reference, predicted),
         "specificity": specificity(reference, predicted),
-        "hausdorff95_mm": hausdorff95_mm(reference, predicted, spacing_mm),
-        "surface_distance_mm": average_surface_distance_mm(reference, predicted, spacing_mm),
+        "hausdorff95_mm": _percentile95_mm(distances_mm),
+        "surface_distance_mm": float(np.concatenate(distances_mm).mean()),
     }
 
 

@@ -7,22 +7,14 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
+from hipqct.phantom.seeds import SEEDS
 from hipqct.recipe import MOST_SEED, PHANTOM_RATES, Recipe
 
 # Defaults of `hipqct train`.
 RECIPE = {field.name: field.default for field in fields(Recipe)} | PHANTOM_RATES
 SLICE_MM, AGE_YEARS, HU = (0.6, 5.0), (18, 110), (-32768, 32767)
 LEAST_PIECE_MB, LEAST_RATE = 0.05, 1e-12
-# As `hipqct.phantom.parameters` has them, without loading it; a test keeps them the same.
-SEED_RANGES = {
-    "the demo": (1, 999),
-    "single phantoms": (1_000, 99_999),
-    "training": (100_000, 199_999),
-    "validation": (200_000, 299_999),
-    "tests": (300_000, 399_999),
-    "cohorts": (1_000_000, 999_999_999),
-}
-SEEDS_HELP = ", ".join(f"{low} to {high} for {what}" for what, (low, high) in SEED_RANGES.items())
+SEEDS_HELP = ", ".join(f"{seeds[0]} to {seeds[-1]} for {use}" for use, seeds in SEEDS.items())
 SEEDS_HELP = f"one number, one phantom; set apart are {SEEDS_HELP}"
 
 
@@ -105,8 +97,7 @@ def add_training_options(train) -> None:
         ("--phantoms", "training", 60, "phantoms to train on, two hips each"),
         ("--validation", "validation", 3, "phantoms that are watched, not trained on"),
     ):
-        low, high = SEED_RANGES[part]
-        train.add_argument(name, type=whole(1, high - low + 1), default=default, help=text)
+        train.add_argument(name, type=whole(1, len(SEEDS[part])), default=default, help=text)
     text = "the network: a quarter, half or all of the paper's filters"
     train.add_argument("--preset", choices=("compact", "medium", "paper"), default="compact", help=text)
     text = "what Keras computes with; it must be installed"

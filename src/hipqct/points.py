@@ -1,4 +1,4 @@
-"""Hips as points: of a size, opacity, order and spread that show ten of them and three thousand."""
+"""Size, opacity, drawing order and spread of points, in plots of ten to several thousand hips."""
 
 import numpy as np
 import pandas as pd

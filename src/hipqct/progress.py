@@ -73,10 +73,10 @@ JobStates = dict[tuple[str, str, str], bool]
 
 
 class Gap(NamedTuple):
-    """A step that is not done, why in one sentence, and whether what stands from it on is of an older input.
+    """An unfinished step, the reason in one sentence, and whether results from it on are stale.
 
-    It is where the step failed, or this run was to do it again and did not; a file that was removed by hand
-    or looks old tells nothing against the others.
+    They are stale (made from older input) where the step failed, or where this run was to do it again and did
+    not. A file that was removed by hand or looks old tells nothing against the others.
     """
 
     step: str

@@ -79,7 +79,7 @@ class Recipe:
 
 
 def recipe_faults(fields: Mapping) -> dict[str, str]:
-    """What is wrong between fields of a `Recipe`, by what has to change: the rest of a sentence about it.
+    """Broken rules by the field to change; each text completes a sentence that begins with the field's name.
 
     ``dropout`` stands for the network's, ``mirror`` for the range of this name.
     """

@@ -83,7 +83,7 @@ def _not_finite(value, path: tuple = ()) -> list[str]:
         items = value.items() if isinstance(value, dict) else enumerate(value)
         return [line for key, part in items for line in _not_finite(part, (*path, key))]
     if isinstance(value, float) and not math.isfinite(value):
-        return [f"{'/'.join(map(str, path))}: {value} is no number to compute with"]
+        return [f"{'/'.join(map(str, path))}: {value} must be a finite number"]
     return []
 
 

@@ -66,7 +66,7 @@ class Subject:
 
 
 def scan_keys(subjects: Sequence[Subject]) -> list[tuple]:
-    """What tells each row's scan: rows with equal keys have one scan, or may have.
+    """A key per row: rows with equal keys use, or may use, the same scan.
 
     A series may stand as its UID or as the key of it in scan.json; where one row of a folder leaves the
     choice to the rules, every other row may name the series they choose.

@@ -62,7 +62,9 @@ class Row:
             if not made and not path.exists():
                 self.fault(column, f"{text!r}: there is no such file or folder ({real}); correct the path")
         except OSError as error:
-            self.fault(column, f"{text!r}: cannot be read ({error.strerror}); correct the path or its rights")
+            self.fault(
+                column, f"{text!r}: cannot be read ({error.strerror}); correct the path or its permissions"
+            )
         except RuntimeError:
             self.fault(column, f"{text!r}: there is no such user; write the path out")
         return path

@@ -113,7 +113,7 @@ def note_interrupts() -> list[int]:
         noted.append(number)
         signal.default_int_handler(number, frame)
 
-    # A script's background jobs ignore Ctrl-C, and go on to.
+    # Background jobs of a shell script ignore Ctrl-C: they are left to.
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if usual and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, note)

@@ -58,8 +58,8 @@ def window_weights(slices: int, blend: str) -> np.ndarray:
 class Votes:
     """What windows say of each voxel of a stack: weighted sums of probabilities and of their squares.
 
-    Windows are cast, and told of, in ``region`` of the plane; it may be changed between casts. A window says
-    0 where it did not look.
+    Windows are computed, and results read, within ``region`` of the plane, which may change between calls.
+    Outside the region that it was computed in, a window counts as probability 0.
     """
 
     engine: Engine
@@ -138,67 +138,83 @@ def adapt_windows(engine: Engine, padded: np.ndarray, weights: np.ndarray) -> np
     more of few (`first_step`), is computed 16 pixels round what the survey saw within it, and joins the
     survey's. How the windows scatter tells how much of the mask the others would change (systematic sampling
     taken as random, which overestimates). Where that is more than `DOUBT`, the whole plane is surveyed,
-    unless it was, and all windows are computed round what is seen there. Where none but the survey's windows
-    came, the survey stands, and 0 where that did not look.
+    unless it was, and all windows are computed round what is seen there. Where nothing is seen, the survey
+    stands, and 0 where that did not look.
 
     Args:
         padded: normalised, in plane a multiple of 8.
         weights: of a window's slices.
     """
-    slices = len(weights)
-    every = window_starts(padded.shape[2], slices, 1)
-    ends = window_starts(padded.shape[2], slices, slices)
     shares = zip(padded.shape[:2], USUAL_PLACE, strict=True)
     usual = tuple(_on_stride(size * low, size * high, size) for size, (low, high) in shares)
-    surveyed_all = False
-    for place, all_of_them in ((usual, False), (whole_plane(padded), True)):
-        if not surveyed_all:
-            votes, seen, surveyed_all = survey_femur(engine, padded, weights, ends, place)
-            result = np.zeros(padded.shape, np.float32)
-            result[votes.region] = votes.mean()
-        if not seen.any():
-            break
-        held = np.flatnonzero(seen.any(axis=(0, 1)))
-        near = [z for z in every if z <= held[-1] and z + slices > held[0]]
-        votes.region = _around(seen)
-        votes.cast(near if all_of_them else [*near[:: first_step(len(near))], near[-1]], seen)
-        result[votes.region] = mean = votes.mean()
-        change = votes.expected_change(sorted({*near, *ends}))
-        size = " x ".join(map(str, mean.shape[:2]))
-        log.info("%s windows within %s pixels, expected change %.5f", len(votes.starts), size, change)
-        if change <= DOUBT:
-            break
-    return result
+    survey = survey_femur(engine, padded, weights, usual)
+    mean, change = _refine(survey, every_window=False)
+    if change > DOUBT:
+        if not survey.of_whole_plane:
+            survey = survey_femur(engine, padded, weights, whole_plane(padded))
+        mean, _ = _refine(survey, every_window=True)
+    return mean
 
 
-def survey_femur(
-    engine: Engine, padded: np.ndarray, weights: np.ndarray, starts: list[int], region: Region
-) -> tuple[Votes, np.ndarray, bool]:
-    """The votes of the windows at ``starts``, the voxels of ``padded`` that they take for femur, and whether
-    all of them looked at the whole plane.
+@dataclass(frozen=True)
+class Survey:
+    """The votes of windows end to end, the voxels that they take for femur, and where they looked."""
+
+    votes: Votes
+    seen: np.ndarray
+    of_whole_plane: bool  # all of them
+
+
+def survey_femur(engine: Engine, padded: np.ndarray, weights: np.ndarray, region: Region) -> Survey:
+    """Where in a stack the femur may be, from windows laid end to end.
 
     A window looks at ``region`` of the plane; again with those sides moved to the plane's edge that what it
     sees comes closer to than 8 pixels. All look at the whole plane where they see next to nothing.
     """
     plane = whole_plane(padded)
-    votes, left, first = Votes(engine, padded, weights, region), starts, region
-    surveyed_all = True
+    votes, left, of_whole_plane = Votes(engine, padded, weights, region), _end_to_end(padded, weights), True
     while left:
         again, wider = [], votes.region
         for z, place, probability in votes.compute(left):
             wanted = _widen(place, _pieces(probability >= SEEN), plane)
             if wanted == place:
                 votes.add(z, place, probability)
-                surveyed_all &= place == plane
+                of_whole_plane &= place == plane
             else:
                 again.append(z)
                 wider = _hull(wider, wanted)
         left, votes.region = again, wider
     seen = np.zeros(padded.shape, bool)
     seen[votes.region] = found = _pieces(votes.mean() >= SEEN)
-    if first != plane and found.sum() < LEAST_SEEN * found.size:
-        return survey_femur(engine, padded, weights, starts, plane)
-    return votes, seen, surveyed_all
+    if region != plane and found.sum() < LEAST_SEEN * found.size:
+        return survey_femur(engine, padded, weights, plane)
+    return Survey(votes, seen, of_whole_plane)
+
+
+def _refine(survey: Survey, every_window: bool) -> tuple[np.ndarray, float]:
+    """The mean once more windows joined a survey's, and how much of the mask the rest would change.
+
+    The windows lie round what the survey saw: every one of them, or one in `first_step`.
+    """
+    votes, seen, slices = survey.votes, survey.seen, len(survey.votes.weights)
+    mean = np.zeros(seen.shape, np.float32)
+    mean[votes.region] = votes.mean()
+    if not seen.any():
+        return mean, 0.0
+    held = np.flatnonzero(seen.any(axis=(0, 1)))
+    every = window_starts(seen.shape[2], slices, 1)
+    near = [z for z in every if z <= held[-1] and z + slices > held[0]]
+    votes.region = _around(seen)
+    votes.cast(near if every_window else [*near[:: first_step(len(near))], near[-1]], seen)
+    mean[votes.region] = refined = votes.mean()
+    change = votes.expected_change(sorted({*near, *_end_to_end(seen, votes.weights)}))
+    size = " x ".join(map(str, refined.shape[:2]))
+    log.info("%s windows within %s pixels, expected change %.5f", len(votes.starts), size, change)
+    return mean, change
+
+
+def _end_to_end(stack: np.ndarray, weights: np.ndarray) -> list[int]:
+    return window_starts(stack.shape[2], len(weights), len(weights))
 
 
 def first_step(windows: int) -> int:

@@ -1,7 +1,8 @@
 """From all hips to the cohort's tables, figures and report."""
 
 
-# Seconds each; and whether there is CalculiX is asked where the run is planned: a cluster's nodes may differ.
+# They take seconds. Whether there is CalculiX is asked on the machine that plans the run; a cluster's nodes may
+# differ, so the tables are made there too.
 localrules:
     aggregate_cohort,
     draw_figures,

@@ -155,7 +155,7 @@ def _tilt_warnings(slices: list[Slice]) -> list[str]:
     if not tilted or leaning_deg > TILT_TOLERANCE_DEG:
         return []
     header, tilt_deg = tilted[0].header, tilted[0].tilt_deg
-    text = f"{header.label} tells of {tilt_deg:g} degrees gantry tilt, which its position denies"
+    text = f"{header.label} states a gantry tilt of {tilt_deg:g} degrees, but its slice positions show none"
     if "DERIVED" not in header.text("ImageType").upper():
         raise ScanError(f"gantry tilt: {text}; scan or reconstruct it upright")
     return [f"{text}: taken as corrected, since the images are derived"]

@@ -104,7 +104,7 @@ def read_header(path: Path, scan: Path) -> Header | None:
     """The header of one file of ``scan``, or None when it is no DICOM; ScanError as ``read_headers``."""
     name = path.name if path == scan else path.relative_to(scan).as_posix()
     if is_broken_link(path):
-        raise ScanError(f"{name} is a link to nothing; mend it or take it away")
+        raise ScanError(f"{name} is a broken symbolic link; repair or remove it")
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's warnings quote values, names among them

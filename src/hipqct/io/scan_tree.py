@@ -154,7 +154,7 @@ def _tell_unread(error: OSError) -> None:
 
 def _lenient_header(path: Path, root: Path) -> list[Header]:
     if is_broken_link(path):
-        log.warning("%s is a link to nothing: what it stands for is left out", path)
+        log.warning("%s is a broken symbolic link: it is left out", path)
     try:
         header = read_header(path, root)
     except (ScanError, OSError):

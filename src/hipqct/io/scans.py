@@ -7,7 +7,7 @@ import numpy as np
 
 from hipqct.errors import ScanError
 from hipqct.fill import fill_to_air
-from hipqct.hounsfield import check_hounsfield, check_tissues, to_int16
+from hipqct.hounsfield import check_hounsfield, check_tissues, metal_warnings, to_int16
 from hipqct.image import Image, reorient_to_lps, view_in_lps
 from hipqct.io.dicom import inspect_dicom, read_dicom
 from hipqct.io.dicom_geometry import MIN_COVERAGE_MM, MIN_SLICES, too_few
@@ -43,12 +43,13 @@ def read_scan(path: str | Path, series_uid: str | None = None) -> tuple[Image, d
     ct = reorient_to_lps(stored)
     label = f"series {facts['series']}" if "series" in facts else path.name  # a folder may carry a name
     warnings = [*facts.pop("warnings"), *check_geometry(ct)]
-    metal = check_hounsfield(ct.array, ct.voxel_volume_mm3, label)
+    check_hounsfield(ct.array, label)
     measured, filled, fill_warnings = fill_to_air(ct.array)
     if filled:
         ct = ct.with_array(measured)
         facts["voxels_set_to_air"] += filled
-        metal = check_hounsfield(ct.array, ct.voxel_volume_mm3, label)
+        check_hounsfield(ct.array, label)
+    metal = metal_warnings(ct.array, ct.voxel_volume_mm3)
     warnings += fill_warnings + check_tissues(ct.array, ct.spacing_mm)
     flags = ["metal"] * bool(metal) + ["scan_warnings"] * bool(warnings)
     return ct, facts | _image_facts(stored, ct) | {"warnings": warnings + metal, "flags": flags}

@@ -15,7 +15,9 @@ def walk_files(root: Path, on_error: Callable[[OSError], None] | None = None) ->
     """
 
     def refuse(error: OSError):
-        raise ScanError(f"a folder of it cannot be read ({error.strerror}); correct its rights") from error
+        raise ScanError(
+            f"a folder of it cannot be read ({error.strerror}); correct its permissions"
+        ) from error
 
     waiting, seen = [Path(root)], set()
     while waiting:

@@ -13,8 +13,9 @@ from hipqct.errors import SheetError
 from hipqct.image import Image
 from hipqct.phantom.blocks import layer_volumes_mm3
 from hipqct.phantom.generate import RandomStreams
-from hipqct.phantom.parameters import COHORT_SEEDS, SEXES, PhantomParameters, sample_parameters
+from hipqct.phantom.parameters import SEXES, PhantomParameters, sample_parameters
 from hipqct.phantom.patient import Patient
+from hipqct.phantom.seeds import COHORT_SEEDS
 
 # Mean and standard deviation (ddof 0) of the reference volume of the femur in the paper's Table 1.
 PAPER_VOLUMES_MM3 = {"F": (76_833.0, 13_341.0), "M": (105_490.0, 18_344.0)}

@@ -38,7 +38,7 @@ def scan_grid(parameters: PhantomParameters) -> Image:
     """An empty float32 image with the scan's grid: y centred on the table, z from the bottom up."""
     s = parameters.scanner
     edge_mm = -(s.matrix - 1) / 2 * s.pixel_mm
-    array = np.full((s.matrix, s.matrix, s.slices), scanner.AIR_HU, dtype=np.float32)
+    array = np.full((s.matrix, s.matrix, s.slices), scanner.PHYSICAL_AIR_HU, dtype=np.float32)
     return Image(
         array,
         (s.pixel_mm, s.pixel_mm, s.slice_mm),

@@ -33,14 +33,6 @@ from hipqct.phantom.pelvis import PelvisShape
 from hipqct.phantom.scanner import Scanner, sample_scanner
 from hipqct.phantom.soft import SoftTissue
 
-# Disjoint by construction: no phantom of one range can ever enter another.
-DEMO_SEEDS = range(1, 1_000)
-CASE_SEEDS = range(1_000, 100_000)
-TRAIN_SEEDS = range(100_000, 200_000)
-VALIDATION_SEEDS = range(200_000, 300_000)
-TEST_SEEDS = range(300_000, 400_000)
-COHORT_SEEDS = range(1_000_000, 1_000_000_000)
-
 CONTACT_MM = 0.2  # the least joint space: bones that touch
 
 SEXES = ("F", "M")
@@ -208,7 +200,7 @@ def sample_parameters(
     """Draw one phantom's parameters.
 
     Args:
-        seed: any whole number >= 0; the reserved ranges are named in this module.
+        seed: any whole number >= 0; reserved ranges are in `hipqct.phantom.seeds`.
         sex: ``"F"`` or ``"M"``; drawn when None.
         age: years; drawn between 27 and 90 when None.
         overrides: values for any field of ``PhantomParameters`` or of its parts by the field's own name, such

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from hipqct.density import BASES
 
-AIR_HU = -1000
+PHYSICAL_AIR_HU = -1000  # outside the scanned circle voxels have -1024 (`hipqct.hounsfield.AIR_HU`)
 LOWEST_HU = -1024
 HIGHEST_HU = 3071
 

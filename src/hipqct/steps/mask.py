@@ -84,9 +84,9 @@ def measure_volume(
     bone_path,
     scan_facts_path,
     volume_path,
+    basis: str,
     slope: float | None = None,
     intercept: float | None = None,
-    basis: str = "K2HPO4",
 ) -> None:
     """Write volume.json: the mask's volumes, area and density, with the threshold and flags of bone.json.
 

@@ -36,9 +36,9 @@ def export_mesh(
     folder,
     side: str,
     options: dict,
+    basis: str,
     slope: float | None = None,
     intercept: float | None = None,
-    basis: str = "K2HPO4",
 ):
     """Write surface.stl and .vtp, hex and tet as inp and VTU, a deck per load case, mesh.png and mesh.json.
 
@@ -49,6 +49,7 @@ def export_mesh(
     Args:
         side: ``left`` or ``right``.
         options: the configuration's ``mesh``, checked against its schema.
+        basis: what a calibration counts in, ``K2HPO4`` or ``HA``.
         slope, intercept: calibration in mg/cm3 per HU and mg/cm3 of ``basis`` equivalent.
 
     Raises:

@@ -18,7 +18,8 @@ from hipqct.io.models import read_model
 from hipqct.network import PRESETS, check_precision, check_weights, fold_norms, turn_to, widen_filters
 from hipqct.phantom import SYNTHETIC
 from hipqct.phantom.generate import femur_mask, generate_phantom
-from hipqct.phantom.parameters import TRAIN_SEEDS, VALIDATION_SEEDS, sample_parameters
+from hipqct.phantom.parameters import sample_parameters
+from hipqct.phantom.seeds import TRAIN_SEEDS, VALIDATION_SEEDS
 from hipqct.recipe import Recipe
 from hipqct.resample import resample_slices
 from hipqct.steps.training import TrainingOptions, check_backend, set_backend, train_model
