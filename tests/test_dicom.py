@@ -304,7 +304,10 @@ REFUSED_TAGS = {
         change_one(5, BitsAllocated=8, BitsStored=8, HighBit=7),
         "IM0005.dcm has 1 value(s) of 8 bits",
     ),
-    "tilt by tag": (change_one(5, GantryDetectorTilt=12.5), "IM0005.dcm states a gantry tilt of 12.5 degrees"),
+    "tilt by tag": (
+        change_one(5, GantryDetectorTilt=12.5),
+        "IM0005.dcm states a gantry tilt of 12.5 degrees",
+    ),
 }
 
 

@@ -1,7 +1,5 @@
 """The cohort's figures: agreement of volumes, overlap, and the distributions of volume and density."""
 
-import os
-import shutil
 from pathlib import Path
 
 import matplotlib.style
@@ -13,6 +11,7 @@ from matplotlib.patheffects import withStroke
 
 from hipqct.cohort import COHORTS, count_flagged, count_synthetic, select
 from hipqct.folds import SEEN_IN_TRAINING
+from hipqct.io.files import replace_folder_when_done
 from hipqct.metrics import volume_agreement
 from hipqct.points import STYLE, by_sex, name_sexes, point_style, scatter_by_sex, spread
 from hipqct.provenance import OTHER_SETTINGS
@@ -69,21 +68,14 @@ def draw_all(subjects: pd.DataFrame, figures_dir) -> None:
         subjects: the table subjects.tsv; only hips that are done are drawn.
         figures_dir: replaced as a whole when all figures are drawn.
     """
-    figures_dir = Path(figures_dir)
-    temporary = figures_dir.with_name(f".{os.getpid()}.tmp.{figures_dir.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        with matplotlib.style.context(SETTINGS, after_reset=True):
-            for name, (draw, of_cohort) in FIGURES.items():
-                hips = of_cohort(subjects)
-                if len(hips):
-                    _save(draw(hips), temporary / f"{name}.svg", _notes(name, hips))
-        if figures_dir.exists():
-            shutil.rmtree(figures_dir)
-        temporary.rename(figures_dir)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with (
+        replace_folder_when_done(figures_dir) as temporary,
+        matplotlib.style.context(SETTINGS, after_reset=True),
+    ):
+        for name, (draw, of_cohort) in FIGURES.items():
+            hips = of_cohort(subjects)
+            if len(hips):
+                _save(draw(hips), temporary / f"{name}.svg", _notes(name, hips))
 
 
 def caption(name: str, subjects: pd.DataFrame) -> str:

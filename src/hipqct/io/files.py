@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +22,26 @@ def replace_when_done(path):
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replace_folder_when_done(path):
+    """Give an empty temporary folder beside ``path``; rename it to ``path`` when the block succeeds.
+
+    When the block raises, the temporary folder is deleted and an older ``path`` stays as it was. What a run
+    that was killed left under the temporary name goes first.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".tmp.{path.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(content: dict, path):

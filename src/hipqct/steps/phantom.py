@@ -1,14 +1,12 @@
 """Steps that make phantoms: one as files, its scan as a DICOM series, and whole cohorts."""
 
 import csv
-import os
-import shutil
 import tempfile
 from pathlib import Path
 
 from hipqct.errors import SheetError
 from hipqct.io.dicom_writer import write_dicom_series
-from hipqct.io.files import read_json, replace_when_done, write_json
+from hipqct.io.files import read_json, replace_folder_when_done, replace_when_done, write_json
 from hipqct.io.images import read_image, write_image
 from hipqct.phantom.cohort import draft_subject, plan_rows
 from hipqct.phantom.generate import generate_phantom
@@ -98,16 +96,10 @@ def make_one(parameters: dict, folder, dicom: bool) -> None:
 
 def write_phantom_dicom(ct_path, truth_path, dicom_dir):
     """Write a phantom's scan as a DICOM series; the folder appears under its name only when complete."""
-    truth, dicom_dir = read_json(truth_path), Path(dicom_dir)
+    truth = read_json(truth_path)
     drawn = truth["parameters"]
-    temporary = dicom_dir.with_name(f".{os.getpid()}.tmp.{dicom_dir.name}")
-    try:
+    with replace_folder_when_done(dicom_dir) as temporary:
         write_dicom_series(read_image(ct_path), temporary, drawn["sex"], drawn["age"], truth["subject"])
-        if dicom_dir.exists():
-            shutil.rmtree(dicom_dir)
-        temporary.rename(dicom_dir)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def plan_cohort(folder, women: int, men: int, seed: int, processes: int = 1) -> list[dict]:
@@ -169,12 +161,9 @@ def make_cohort(folder, rows: list[dict], file_format: str, processes: int, repo
 
 def make_subject(row: dict, folder, file_format: str) -> None:
     """One phantom as a folder, complete or absent: scan, masks and truth.json."""
-    folder = Path(folder)
     phantom = generate_phantom(read_parameters(row))
     drawn = phantom.truth["parameters"]
-    temporary = folder.with_name(f".tmp.{folder.name}")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
-    try:
+    with replace_folder_when_done(folder) as temporary:
         if file_format == "dicom":
             write_dicom_series(phantom.ct, temporary / "dicom", drawn["sex"], drawn["age"], row["subject"])
         else:
@@ -182,9 +171,6 @@ def make_subject(row: dict, folder, file_format: str) -> None:
         write_image(phantom.left_femur, temporary / "left_femur.nii.gz")
         write_image(phantom.right_femur, temporary / "right_femur.nii.gz")
         write_json({"subject": row["subject"], **phantom.truth}, temporary / "truth.json")
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _sample(row: dict, scan: str) -> dict:
