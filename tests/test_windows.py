@@ -167,9 +167,11 @@ def test_adaptive_windows_are_all_computed_where_they_contradict_each_other():
 
 def test_no_window_is_computed_twice_where_the_first_survey_was_of_the_whole_plane():
     everywhere = np.maximum(bone_ct(8, 10, slice(None)), bone_ct(30, 60, slice(None)))
-    _, counted = predict_contradictions(everywhere)
+    everywhere[116:120, 40:44, 10:14] = 1500
+    probability, counted = predict_contradictions(everywhere)
     others = len({*window_starts(40, 8, 1)} - {*window_starts(40, 8, 8)})
     assert counted.shapes == [(*WIDE, 8)] * 5 + [(128, 96, 8)] * 5 + [(72, 96, 8)] * others
+    assert (probability[116:120, 40:44, 10:14] > 0).all()  # a speck, left to the survey
 
 
 def test_adaptive_windows_leave_specks_to_the_survey():

@@ -158,9 +158,10 @@ def adapt_windows(engine: Engine, padded: np.ndarray, weights: np.ndarray) -> np
 
 @dataclass(frozen=True)
 class Survey:
-    """The votes of windows end to end, the voxels that they take for femur, and where they looked."""
+    """Windows laid end to end: their votes, mean probability, what they take for femur, where they looked."""
 
     votes: Votes
+    mean: np.ndarray
     seen: np.ndarray
     of_whole_plane: bool  # all of them
 
@@ -184,11 +185,12 @@ def survey_femur(engine: Engine, padded: np.ndarray, weights: np.ndarray, region
                 again.append(z)
                 wider = _hull(wider, wanted)
         left, votes.region = again, wider
-    seen = np.zeros(padded.shape, bool)
-    seen[votes.region] = found = _pieces(votes.mean() >= SEEN)
+    mean, seen = np.zeros(padded.shape, np.float32), np.zeros(padded.shape, bool)
+    mean[votes.region] = votes.mean()
+    seen[votes.region] = found = _pieces(mean[votes.region] >= SEEN)
     if region != plane and found.sum() < LEAST_SEEN * found.size:
         return survey_femur(engine, padded, weights, plane)
-    return Survey(votes, seen, of_whole_plane)
+    return Survey(votes, mean, seen, of_whole_plane)
 
 
 def _refine(survey: Survey, every_window: bool) -> tuple[np.ndarray, float]:
@@ -197,8 +199,7 @@ def _refine(survey: Survey, every_window: bool) -> tuple[np.ndarray, float]:
     The windows lie round what the survey saw: every one of them, or one in `first_step`.
     """
     votes, seen, slices = survey.votes, survey.seen, len(survey.votes.weights)
-    mean = np.zeros(seen.shape, np.float32)
-    mean[votes.region] = votes.mean()
+    mean = survey.mean.copy()
     if not seen.any():
         return mean, 0.0
     held = np.flatnonzero(seen.any(axis=(0, 1)))
