@@ -177,7 +177,10 @@ def survey_femur(engine: Engine, padded: np.ndarray, weights: np.ndarray, region
     while left:
         again, wider = [], votes.region
         for z, place, probability in votes.compute(left):
-            wanted = _widen(place, _pieces(probability >= SEEN), plane)
+            found = probability >= SEEN
+            wanted = _widen(place, found, plane)
+            if wanted != place:  # because of more than specks?
+                wanted = _widen(place, _pieces(found), plane)
             if wanted == place:
                 votes.add(z, place, probability)
                 of_whole_plane &= place == plane
@@ -236,7 +239,9 @@ def whole_plane(stack: np.ndarray) -> Region:
 
 def _pieces(found: np.ndarray) -> np.ndarray:
     """What was found, without pieces much smaller than the largest."""
-    pieces, _ = label(found)
+    pieces, count = label(found)
+    if count < 2:
+        return found
     voxels = np.bincount(pieces.ravel())
     voxels[0] = 0
     return found & (voxels >= LEAST_PIECE * voxels.max())[pieces]
