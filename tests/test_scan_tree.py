@@ -62,7 +62,7 @@ def test_links_are_followed_once(tmp_path, caplog):
     (tree / "P3").symlink_to(store / "P3")
     rows = find_scans(tree)
     assert [(row["subject"], row["note"]) for row in rows] == [("P1", None), ("P2", None)]
-    assert "P3 is a link to nothing" in caplog.text
+    assert "P3 is a broken symbolic link" in caplog.text
 
 
 def test_names_that_a_sheet_cannot_hold_are_left_out_and_told(tmp_path, capsys):
