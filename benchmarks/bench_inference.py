@@ -144,7 +144,6 @@ def add_schemes(result: dict, before: dict, rows, default: str) -> None:
     schemes, machine = summarise_schemes(rows), result["machine"]
     own = rows[rows["scheme"] == default]
     cases = {kind: len(list(names)) for kind, names in own.groupby("kind")["case"]}
-    speedups = speedups_of_default(schemes, default, result["speedup_exact_vs_predict"])
     if "real" in cases:
         result |= {"real_weights_sha256": result["weights_sha256"], "real_machine": machine}
     elif "real" in before.get("cases", {}):
@@ -154,6 +153,9 @@ def add_schemes(result: dict, before: dict, rows, default: str) -> None:
         elif keep_block(result, before, "real", ("real_machine", f"{HEADLINE}_real")):
             schemes, cases = kept, cases | {"real": before["cases"]["real"]}
     one_machine = result.get("real_machine", machine) == machine
+    speedups = speedups_of_default(schemes, default, result["speedup_exact_vs_predict"])
+    if not one_machine:
+        speedups.pop(f"{HEADLINE}_real", None)  # what was kept is of one machine
     schemes = [combine_kinds(row, cases, one_machine) for row in schemes]
     chosen = next(row for row in schemes if row["scheme"] == default)
     result |= {
