@@ -126,15 +126,19 @@ def share_of_limits(principal: np.ndarray, criterion: Criterion) -> np.ndarray:
 
 
 def utilisation(
-    mesh: Mesh, displacement_mm: np.ndarray, energy_mpa: np.ndarray, criterion: Criterion
+    mesh: Mesh,
+    displacement_mm: np.ndarray,
+    principal: np.ndarray,
+    energy_mpa: np.ndarray,
+    criterion: Criterion,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each element's strain over the criterion's limit, ``(m,)``, and its principal strains, ``(m, 3)``.
 
     Args:
         mesh: with its `SOLVED_MODULUS`.
+        principal: principal strains at the centroids, ascending, shape ``(m, 3)``.
         energy_mpa: from `mean_energy_density_mpa`.
     """
-    principal = np.linalg.eigvalsh(element_strains(mesh, displacement_mm))
     if criterion.measure == "effective":
         return effective_strain(energy_mpa, mesh.cell_data[SOLVED_MODULUS]) / criterion.tension, principal
     if mesh.element == "C3D10":
@@ -191,7 +195,8 @@ def evaluate_case(
     moment_balance = check_moments(case, printed, mesh, force_n)
     displacement_mm, modulus_mpa = printed[EVERY_NODE]["displacement_mm"], mesh.cell_data[SOLVED_MODULUS]
     energy_mpa = mean_energy_density_mpa(mesh, displacement_mm, modulus_mpa, poissons_ratio)
-    used, principal = utilisation(mesh, displacement_mm, energy_mpa, criterion)
+    at_centroids = np.linalg.eigvalsh(element_strains(mesh, displacement_mm))
+    used, principal = utilisation(mesh, displacement_mm, at_centroids, energy_mpa, criterion)
     failure, looked_at = _failure(mesh, case, principal, used, criterion)
     factor = failure.pop("factor")
     numbers = {
@@ -207,7 +212,7 @@ def evaluate_case(
         **failure,
     }
     fields = {
-        "principal_strains": np.linalg.eigvalsh(element_strains(mesh, displacement_mm))[:, ::-1],
+        "principal_strains": at_centroids[:, ::-1],
         "energy_density_mpa": energy_mpa,
         "share_of_limit": used,
         "looked_at": looked_at.astype(np.uint8),
