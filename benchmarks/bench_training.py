@@ -39,7 +39,7 @@ def load_crops(folder: Path):
     from hipqct.io.dataset import Dataset
     from hipqct.train import Crop
 
-    return [Crop(hip.name, hip.ct, hip.mask) for hip in Dataset(folder / DATASET).hips()]
+    return [Crop(hip.name, hip.ct, hip.mask, hip.distance_um) for hip in Dataset(folder / DATASET).hips()]
 
 
 def make_recipe(patch: list[int], steps: int, **chosen):

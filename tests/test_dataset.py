@@ -7,6 +7,7 @@ import pytest
 
 from hipqct.errors import ModelError
 from hipqct.io.dataset import CHUNK, Dataset, Hip, write_dataset
+from hipqct.solid import surface_distance_um
 from hipqct.train import Crop, Recipe, draw_batch
 
 PLAN = {"side": "left", "spacing_mm": (0.8, 0.8, 3.0), "data": "synthetic"}
@@ -31,6 +32,7 @@ def test_hips_come_back_as_they_were(tmp_path):
             )  # fmt: skip
             np.testing.assert_array_equal(found.ct[()], hip.ct)
             np.testing.assert_array_equal(found.mask[()], hip.mask)
+            np.testing.assert_array_equal(found.distance_um[()] < 0, hip.mask)
             assert found.ct.chunks == CHUNK
             assert found.ct.dtype == np.int16
         assert [hip.subject for hip in data.hips("F")] == ["S1"]
@@ -51,7 +53,14 @@ def test_the_hash_is_of_the_contents(tmp_path):
     assert sha256(make_hip("S2"), hip) == given
     assert sha256(replace(hip, age=60, patient="S1"), make_hip("S2")) == given
     assert sha256(replace(hip, age=81, patient="P"), make_hip("S2")) == given  # these only decide the folds
-    changed = [other_voxel, replace(hip, fold=3), replace(hip, sex="M"), replace(hip, subject="S3")]
+    surface_um = surface_distance_um(hip.mask, PLAN["spacing_mm"], np.where(hip.mask, -0.1, 0.2))
+    changed = [
+        other_voxel,
+        replace(hip, distance_um=surface_um),
+        replace(hip, fold=3),
+        replace(hip, sex="M"),
+        replace(hip, subject="S3"),
+    ]
     found = {sha256(each, make_hip("S2")) for each in changed} | {sha256(hip)}
     found |= {sha256(hip, make_hip("S2"), **{key: value}) for key, value in OTHER_PLAN.items()}
     assert len(found | {given}) == len(changed) + 1 + len(OTHER_PLAN) + 1
@@ -61,9 +70,11 @@ def test_batches_from_the_file_are_those_from_memory(tmp_path):
     hips = [make_hip(), make_hip("S2")]
     write_dataset(hips, tmp_path / "d.h5", PLAN)
     recipe = Recipe(patch=(32, 32, 8), seed=3)
-    memory = [Crop(hip.name, hip.ct, hip.mask) for hip in hips]
+    memory = [
+        Crop(hip.name, hip.ct, hip.mask, surface_distance_um(hip.mask, PLAN["spacing_mm"])) for hip in hips
+    ]
     with Dataset(tmp_path / "d.h5") as data:
-        stored = [Crop(hip.name, hip.ct, hip.mask) for hip in data.hips()]
+        stored = [Crop(hip.name, hip.ct, hip.mask, hip.distance_um) for hip in data.hips()]
         for step in range(5):
             expected, found = draw_batch(memory, recipe, step), draw_batch(stored, recipe, step)
             np.testing.assert_array_equal(expected, found)

@@ -13,7 +13,7 @@ from hipqct.io.files import read_json
 from hipqct.phantom import pelvis, seeds
 from hipqct.phantom.blocks import Bone, paint_bone, solid_volume_mm3
 from hipqct.phantom.femur import FemurShape, cortex_thickness, periosteal_distance
-from hipqct.phantom.generate import femur_mask, generate_phantom, scan_grid
+from hipqct.phantom.generate import femur_distance_mm, femur_mask, generate_phantom, scan_grid
 from hipqct.phantom.parameters import CONTACT_MM, sample_parameters
 from hipqct.phantom.scanner import Scanner, blur_between_slices, noise
 from hipqct.phantom.soft_paint import HAND_MM, _beside
@@ -105,6 +105,21 @@ def test_the_true_mask_ends_where_the_field_of_view_ends(phantom):
     mask = femur_mask(sample_parameters(seeds.CASE_SEEDS[0], **SMALL | cut), "left", phantom.ct).array
     assert mask[:middle].any() and not mask[middle + 1 :].any()
     np.testing.assert_array_equal(mask[:middle], whole.array[:middle])
+
+
+def test_the_distance_to_the_surface_is_negative_in_the_true_mask(phantom):
+    drawn = sample_parameters(seeds.CASE_SEEDS[0], **SMALL, rods=True, noise_sd_hu=10.0)
+    for side, mask in (("left", phantom.left_femur), ("right", phantom.right_femur)):
+        distance_mm = femur_distance_mm(drawn, side, phantom.ct)
+        unlike = (
+            distance_mm < 0
+        ) != mask.array  # the mask's voxels are filled to half, whatever their centre
+        assert np.count_nonzero(unlike) < 0.01 * np.count_nonzero(mask.array)
+        assert np.abs(distance_mm[unlike]).max() < 0.5 * max(phantom.ct.spacing_mm)
+    low, high = (phantom.ct.to_world(index) for index in ((0, 0, 0), np.array(phantom.ct.shape) - 1))
+    grid = Image(np.zeros((4, 4, 8)), phantom.ct.spacing_mm, (*(low + high)[:2] / 2, low[2] - 20.0))
+    outside = np.broadcast_to(grid.to_world([[0, 0, k] for k in range(8)])[:, 2] < low[2], (4, 4, 8))
+    assert (femur_distance_mm(drawn, "left", grid)[outside] > 0).all()  # below the scan
 
 
 def test_the_true_mask_on_a_finer_grid_holds_the_continuous_volume(phantom):

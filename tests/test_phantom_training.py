@@ -39,6 +39,7 @@ def test_crops_of_a_phantom_are_left_hips_and_made_once(tmp_path, monkeypatch):
     for side in ("left", "right"):
         with np.load(tmp_path / f"{TRAIN_SEEDS[0]}_{side}.npz") as arrays:
             ct, mask = arrays["ct"], arrays["mask"]
+            assert np.array_equal(arrays["distance_um"] < 0, mask)
         assert ct.shape == mask.shape
         assert ct.shape[:2] == (192, 192)
         # The trochanter lies at the patient's left of the head: lateral is towards larger x.

@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 from test_surface import QCT_SPACING_MM, ball
 
 from hipqct.image import Image
-from hipqct.solid import bounding_box, cut_below, solid_mask
+from hipqct.solid import bounding_box, cut_below, solid_mask, surface_distance_um
 
 
 def test_the_largest_part_is_kept_and_its_cavities_are_filled():
@@ -15,6 +15,18 @@ def test_the_largest_part_is_kept_and_its_cavities_are_filled():
     voxels[:3, :3, :2] = True
     voxels[38:42, 38:42, 10:12] = False
     assert np.array_equal(solid_mask(voxels), mask.array)
+
+
+def test_a_surface_distance_is_negative_in_the_mask_alone_and_ends_a_voxel_away():
+    mask = ball(20.0, QCT_SPACING_MM).array
+    distance_um = surface_distance_um(mask, QCT_SPACING_MM)
+    assert distance_um.dtype == np.int16
+    assert np.array_equal(distance_um < 0, mask)
+    assert np.abs(distance_um).max() == np.ceil(1000 * np.linalg.norm(QCT_SPACING_MM))
+    known_mm = np.where(mask, 0.4, 0.3)  # says that nothing is inside
+    known_um = surface_distance_um(mask, QCT_SPACING_MM, known_mm)
+    assert np.array_equal(np.unique(known_um[mask]), [-1])
+    assert np.array_equal(np.unique(known_um[~mask]), [300])
 
 
 def test_a_box_holds_all_of_a_mask_and_no_more():

@@ -11,6 +11,7 @@ from hipqct.errors import ModelError
 from hipqct.network import PAPER, PRESETS
 from hipqct.predict import normalise
 from hipqct.recipe import Recipe
+from hipqct.solid import surface_distance_um
 from hipqct.train import (
     Crop,
     draw_batch,
@@ -48,7 +49,8 @@ def make_crops(count: int) -> list[Crop]:
         centre = rng.uniform(12, 20, 3)
         mask = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2 < 10**2
         ct = np.where(mask, 600, 0) + rng.normal(0, 50, mask.shape)
-        crops.append(Crop(f"ball{i}", ct.astype(np.int16), mask))
+        distance_um = surface_distance_um(mask, (0.8, 0.8, 3.0))
+        crops.append(Crop(f"ball{i}", ct.astype(np.int16), mask, distance_um))
     return crops
 
 
@@ -118,6 +120,16 @@ def test_a_patch_that_is_not_turned_or_scaled_holds_the_crops_own_voxels():
     own = normalise(CROPS[0].ct, RECIPE.plan()["normalisation"])
     windows = np.lib.stride_tricks.sliding_window_view(own, RECIPE.patch)
     assert any((window == ct).all() for window in windows.reshape(-1, *RECIPE.patch))
+
+
+def test_the_truth_of_a_patch_comes_from_the_distance_to_the_surface():
+    grown = replace(CROPS[0], distance_um=CROPS[0].distance_um - np.int16(500))
+    for recipe in (RECIPE, replace(RECIPE, ranges=replace(NEVER, rotation=(1.0, (5.0, 15.0))))):
+        (_, truth), (_, larger) = (
+            draw_patch(crop, recipe, np.random.default_rng(3)) for crop in (CROPS[0], grown)
+        )
+        assert (larger >= truth).all()
+        assert larger.sum() > 1.05 * truth.sum()
 
 
 def test_patches_stay_inside_the_crop():

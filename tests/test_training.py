@@ -128,7 +128,7 @@ def read_crops(data) -> dict:
 
     parts = {"training": (0, 2), "validation": (1,)}
     return {
-        name: [Crop(h.name, h.ct, h.mask) for h in data.hips() if h.fold in folds]
+        name: [Crop(h.name, h.ct, h.mask, h.distance_um) for h in data.hips() if h.fold in folds]
         for name, folds in parts.items()
     }
 

@@ -1,4 +1,4 @@
-"""A training set as one HDF5 file: crops and masks in compressed chunks, read in windows."""
+"""A training set as one HDF5 file: crops and their truth in compressed chunks, read in windows."""
 
 import hashlib
 from collections.abc import Iterable
@@ -9,8 +9,9 @@ import numpy as np
 
 from hipqct.errors import ModelError
 from hipqct.io.files import replace_when_done
+from hipqct.solid import surface_distance_um
 
-FORMAT = 4
+FORMAT = 5
 CHUNK = (48, 48, 16)  # voxels; a patch of 96 x 96 x 32 touches some 30 of them
 
 
@@ -18,7 +19,8 @@ CHUNK = (48, 48, 16)  # voxels; a patch of 96 x 96 x 32 touches some 30 of them
 class Hip:
     """One labelled hip: HU (int16) and femur (bool or uint8), ``(x, y, z)``, and whose it is.
 
-    ``spacing_mm`` is that of its voxels, None: as the training set's.
+    ``spacing_mm`` is that of its voxels, None: as the training set's. ``distance_um`` (int16) is from
+    `hipqct.solid.surface_distance_um`, None: to be taken from the mask.
     """
 
     subject: str
@@ -30,6 +32,7 @@ class Hip:
     fold: int = 0
     patient: str = ""  # whose hips stay together, the subject unless told
     spacing_mm: tuple[float, float, float] | None = None
+    distance_um: np.ndarray | None = None
 
     @property
     def name(self) -> str:
@@ -55,10 +58,15 @@ def write_dataset(hips: Iterable[Hip], path, plan: dict) -> None:
             group = file.create_group(hip.name)
             age = np.nan if hip.age is None else float(hip.age)
             known = {"subject": hip.subject, "side": hip.side, "sex": hip.sex or "", "fold": int(hip.fold)}
-            known |= {"spacing_mm": [float(mm) for mm in hip.spacing_mm or plan["spacing_mm"]]}
+            spacing_mm = [float(mm) for mm in hip.spacing_mm or plan["spacing_mm"]]
+            known |= {"spacing_mm": spacing_mm}
             group.attrs.update(known | {"age": age, "patient": hip.patient or hip.subject})
             digest = hashlib.sha256(repr(known).encode())
-            for key, array in (("ct", hip.ct.astype(np.int16)), ("mask", hip.mask.astype(np.uint8))):
+            distance_um = hip.distance_um
+            if distance_um is None:
+                distance_um = surface_distance_um(hip.mask, spacing_mm)
+            arrays = {"ct": hip.ct.astype(np.int16), "mask": hip.mask.astype(np.uint8)}
+            for key, array in (arrays | {"distance_um": distance_um}).items():
                 digest.update(repr(array.shape).encode() + array.tobytes())
                 chunks = tuple(min(c, n) for c, n in zip(CHUNK, array.shape, strict=True))
                 group.create_dataset(key, data=array, chunks=chunks, compression="lzf", shuffle=True)
@@ -75,8 +83,9 @@ def hash_crop(ct: np.ndarray) -> str:
 class Dataset:
     """A training set that is open for reading; use it in a ``with`` block.
 
-    Its hips' ``ct`` and ``mask`` are HDF5 datasets: indexing reads that window from the disk. Nothing is
-    cached: HDF5 would keep a megabyte for each of hundreds of hips. ``sha256`` is that of the contents.
+    Its hips' ``ct``, ``mask`` and ``distance_um`` are HDF5 datasets: indexing reads that window from the
+    disk. Nothing is cached: HDF5 would keep a megabyte for each of hundreds of hips. ``sha256`` is that of
+    the contents.
     """
 
     def __init__(self, path):
@@ -103,5 +112,5 @@ class Dataset:
                 age = None if np.isnan(a["age"]) else float(a["age"])
                 arrays = (group["ct"], group["mask"])
                 known = (a["sex"], age, int(a["fold"]), a["patient"], tuple(map(float, a["spacing_mm"])))
-                found.append(Hip(a["subject"], a["side"], *arrays, *known))
+                found.append(Hip(a["subject"], a["side"], *arrays, *known, group["distance_um"]))
         return found

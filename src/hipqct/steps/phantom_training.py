@@ -17,11 +17,12 @@ from hipqct.io.files import replace_when_done
 from hipqct.io.models import read_model
 from hipqct.network import PRESETS, check_precision, check_weights, fold_norms, turn_to, widen_filters
 from hipqct.phantom import SYNTHETIC
-from hipqct.phantom.generate import femur_mask, generate_phantom
+from hipqct.phantom.generate import femur_distance_mm, femur_mask, generate_phantom
 from hipqct.phantom.parameters import sample_parameters
 from hipqct.phantom.seeds import TRAIN_SEEDS, VALIDATION_SEEDS
 from hipqct.recipe import Recipe
 from hipqct.resample import resample_slices
+from hipqct.solid import surface_distance_um
 from hipqct.steps.training import TrainingOptions, check_backend, set_backend, train_model
 from hipqct.steps.workers import run_in_processes
 
@@ -156,7 +157,10 @@ def _read_crops(data: Dataset) -> tuple[dict[str, list], dict]:
     hips = {name: [hip for hip in data.hips() if hip.fold == fold] for name, fold in PARTS.items()}
     if not hips["training"]:
         raise ModelError("no phantom gave a crop to train on: ask for more (--phantoms)")
-    crops = {name: [Crop(hip.name, hip.ct, hip.mask) for hip in part] for name, part in hips.items()}
+    crops = {
+        name: [Crop(hip.name, hip.ct, hip.mask, hip.distance_um) for hip in part]
+        for name, part in hips.items()
+    }
     seeds = {f"{name}_seeds": sorted({int(hip.subject) for hip in part}) for name, part in hips.items()}
     return crops, {"data": SYNTHETIC, **seeds, "dataset_sha256": data.sha256}
 
@@ -183,7 +187,7 @@ def _tell_differences(first_plan: dict, recipe: Recipe) -> None:
 def _read_hip(path: Path, fold: int) -> Hip:
     seed, side = path.stem.split("_")
     with np.load(path) as arrays:
-        return Hip(seed, side, arrays["ct"], arrays["mask"], fold=fold)
+        return Hip(seed, side, fold=fold, **arrays)
 
 
 def draw_changes(rng: np.random.Generator) -> dict:
@@ -239,7 +243,8 @@ def build_crops(
 
     Args:
         seeds: numbers from the ranges in `hipqct.phantom.parameters`.
-        folder: gets ``{seed}_{side}.npz`` with ct (HU, int16) and mask, and ``{seed}.done``.
+        folder: gets ``{seed}_{side}.npz`` with ct (HU, int16), mask and distance_um (see
+            `hipqct.solid.surface_distance_um`), and ``{seed}.done``.
         changes: draws what is unlike a cohort's phantom, `draw_changes` or `no_changes`.
         end_s: when to stop, on the monotonic clock; phantoms begun by then are finished.
 
@@ -276,8 +281,15 @@ def _build_crops_of(seed: int, folder: Path, draw: Callable) -> None:
             log.warning("Phantom %d: %s", seed, error)
             continue
         mask = femur_mask(parameters, side, roi).array
+        arrays = {
+            "ct": roi.array.astype(np.int16),
+            "mask": mask,
+            "distance_um": surface_distance_um(
+                mask, roi.spacing_mm, femur_distance_mm(parameters, side, roi)
+            ),
+        }
         turn = turn_to("left", side)
         with replace_when_done(folder / f"{seed}_{side}.npz") as temporary:
-            np.savez_compressed(temporary, ct=roi.array[turn].astype(np.int16), mask=mask[turn])
+            np.savez_compressed(temporary, **{name: array[turn] for name, array in arrays.items()})
     (folder / f"{seed}.done").touch()
     log.info("Phantom %d: crops of %d slices, changes %s", seed, resampled.shape[2], changes)

@@ -81,7 +81,9 @@ def train_fold(dataset_path, model_dir, cohort: str, fold: int, settings: dict, 
                 raise ModelError(
                     f"fold {fold} of '{cohort}' has no hip for {name}: set fewer train/folds or train/cohorts"
                 )
-        crops = {name: [Crop(h.name, h.ct, h.mask) for h in part] for name, part in parts.items()}
+        crops = {
+            name: [Crop(h.name, h.ct, h.mask, h.distance_um) for h in part] for name, part in parts.items()
+        }
         recipe = make_recipe(settings, data, crops["training"])
         facts = {
             "name": f"{cohort}-fold-{fold}",
