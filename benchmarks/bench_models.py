@@ -34,6 +34,7 @@ from hipqct.io.models import read_model
 from hipqct.io.tables import read_table
 from hipqct.phantom.parameters import sample_parameters
 from hipqct.phantom.seeds import TEST_SEEDS
+from hipqct.predict import WindowScheme
 from hipqct.steps.accuracy import judge_models
 from hipqct.steps.phantom_training import CROPS_FOLDER, build_crops, no_changes
 
@@ -127,8 +128,7 @@ def main() -> None:
     options, out = read_options()
     plan, weights = read_model(options.model)
     real = read_real(options.study, plan["weights_sha256"]) if options.study else {}
-    step, *blend_and_ends = default_scheme().split(",")
-    windows = [int(step) if step.isdigit() else step, *blend_and_ends]
+    windows = list(WindowScheme.parse(default_scheme()))
     tested, not_made = judge_phantoms(options, plan, windows)
     print(tested[["subject", "sex", "age", "dice", "hausdorff95_mm", "relative_error_percent"]].to_string())
     groups = {c: tested if sex is None else tested[tested["sex"] == sex] for c, sex in COHORTS.items()}

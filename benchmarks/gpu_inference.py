@@ -63,10 +63,9 @@ def count_operations(network: dict, window) -> float:
 
 
 def predict_by(engine, plan, ct, scheme: str) -> np.ndarray:
-    from hipqct.predict import predict_probability
+    from hipqct.predict import WindowScheme, predict_probability
 
-    step, *blend_and_ends = scheme.split(",")
-    return predict_probability(engine, ct, plan, int(step) if step.isdigit() else step, *blend_and_ends)
+    return predict_probability(engine, ct, plan, *WindowScheme.parse(scheme))
 
 
 def time_of(function) -> float:
@@ -111,17 +110,17 @@ def time_cohort(crops: list[np.ndarray], model: Path, scheme: str) -> float:
     """
     from hipqct.image import Image
     from hipqct.io.hdf5 import write_roi
+    from hipqct.predict import WindowScheme
     from hipqct.steps.segmentation import segment_femur
 
-    step, blend, ends = scheme.split(",")
-    step = int(step) if step.isdigit() else step
+    windows = WindowScheme.parse(scheme)
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"hip{i:03d}" / "left" / "roi.h5" for i in range(len(crops))]
         for path, ct in zip(paths, crops, strict=True):
             path.parent.mkdir(parents=True)
             write_roi(Image(ct, (0.8, 0.8, 3.0)), path, {"side": "left"})
         first = paths[0].with_name("probability.h5")
-        segment_femur(paths[0], first, [model], step, blend, ends, "gpu", 4, hips_ahead=10**6)
+        segment_femur(paths[0], first, [model], windows, "gpu", 4, hips_ahead=10**6)
         finished = sorted(p.stat().st_mtime for p in Path(folder).rglob("*probability.h5"))
         assert len(finished) == len(crops), finished
         return (finished[-1] - finished[0]) / (len(finished) - 1)

@@ -91,7 +91,7 @@ def compare_schemes(model: Path, threads: int, schemes: list[str], cases: list[t
     from hipqct.engine import openvino_engine
     from hipqct.io.models import read_model
     from hipqct.metrics import dice
-    from hipqct.predict import predict_probability
+    from hipqct.predict import WindowScheme, predict_probability
 
     plan, weights = read_model(model)
     engine = openvino_engine(plan["network"], weights, threads)
@@ -100,13 +100,10 @@ def compare_schemes(model: Path, threads: int, schemes: list[str], cases: list[t
         ct, exact = np.load(crop)["ct"], None
         remembering = Remembering(engine)
         for scheme in [EXACT, *schemes]:
-            step, *blend_and_ends = scheme.split(",")
             remembering.spent_s = remembering.counted_s = 0.0
             begin = time.perf_counter()
-            probability = predict_probability(
-                replace(engine, predict_windows=remembering.predict_windows),
-                ct, plan, int(step) if step.isdigit() else step, *blend_and_ends,
-            )  # fmt: skip
+            counting = replace(engine, predict_windows=remembering.predict_windows)
+            probability = predict_probability(counting, ct, plan, *WindowScheme.parse(scheme))
             seconds = time.perf_counter() - begin - remembering.spent_s + remembering.counted_s
             mask = mask_of(probability, ct)
             exact = mask if exact is None else exact

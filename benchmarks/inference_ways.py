@@ -21,13 +21,12 @@ EXACT = "1,uniform,as-is"  # the paper's scheme: step, blend, ends
 
 def load_ours(plan, weights, threads):
     from hipqct.engine import openvino_engine
-    from hipqct.predict import predict_probability
+    from hipqct.predict import WindowScheme, predict_probability
 
     engine = openvino_engine(plan["network"], weights, threads)
 
     def predict(ct, scheme):
-        step, *blend_and_ends = scheme.split(",")
-        return predict_probability(engine, ct, plan, int(step) if step.isdigit() else step, *blend_and_ends)
+        return predict_probability(engine, ct, plan, *WindowScheme.parse(scheme))
 
     return predict
 

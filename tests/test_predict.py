@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hipqct.engine import Engine
-from hipqct.predict import clear_outside, combine_models, normalise, predict_probability
+from hipqct.predict import WindowScheme, clear_outside, combine_models, normalise, predict_probability
 from hipqct.windows import window_weights
 
 PLAN = {"window": [32, 32, 8], "normalisation": {"clip_hu": [-200, 1500]}}
@@ -25,6 +25,18 @@ def test_pointwise_model_gives_the_pointwise_result_whatever_the_windows(shape, 
     result = predict_probability(make_engine(lambda w: w**2), ct, PLAN, step)
     np.testing.assert_allclose(result, normalise(ct, PLAN["normalisation"]) ** 2, atol=1e-6)
     assert result.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme"),
+    [
+        ("1,uniform,as-is", (1, "uniform", "as-is")),
+        ("adaptive,gaussian,reflect", ("adaptive", "gaussian", "reflect")),
+        ("16", (16, "uniform", "as-is")),
+    ],
+)
+def test_a_scheme_is_read_from_its_words(text, scheme):
+    assert WindowScheme.parse(text) == scheme
 
 
 def test_each_slice_is_the_mean_over_the_windows_that_hold_it():

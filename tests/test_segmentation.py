@@ -51,7 +51,9 @@ def make_roi(side="left", spacing_mm=(0.8, 0.8, 3.0)) -> Image:
 
 def segment(folder, model_dir, side="left", **geometry):
     write_roi(make_roi(side, **geometry), folder / "roi.h5", {"side": side})
-    segment_femur(folder / "roi.h5", folder / "probability.h5", [model_dir], 2, "uniform", "as-is", "cpu", 1)
+    segment_femur(
+        folder / "roi.h5", folder / "probability.h5", [model_dir], (2, "uniform", "as-is"), "cpu", 1
+    )
     return read_probability(folder / "probability.h5")
 
 
@@ -94,7 +96,7 @@ def test_a_hip_that_a_model_was_trained_on_is_told(tmp_path, model_dir, knows):
     ):
         write_roi(image, tmp_path / f"{name}.h5", {"side": "right"})
         out = tmp_path / f"{name}-probability.h5"
-        segment_femur(tmp_path / f"{name}.h5", out, models, 8, "uniform", "as-is", "cpu", 1)
+        segment_femur(tmp_path / f"{name}.h5", out, models, (8, "uniform", "as-is"), "cpu", 1)
         assert read_probability(out)[1]["seen_in_training"] == seen
 
 
@@ -109,7 +111,7 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path, model_dir, monkeypatch):
     write_roi(make_roi(), tmp_path / "roi.h5", {"side": "left"})
     with pytest.raises(ModelError, match="no GPU can be seen"):
         out = tmp_path / "probability.h5"
-        segment_femur(tmp_path / "roi.h5", out, [model_dir], 1, "uniform", "as-is", "gpu", 1)
+        segment_femur(tmp_path / "roi.h5", out, [model_dir], (1, "uniform", "as-is"), "gpu", 1)
 
 
 def test_segmentation_on_the_cpu_never_loads_tensorflow(tmp_path, model_dir):
@@ -118,7 +120,7 @@ def test_segmentation_on_the_cpu_never_loads_tensorflow(tmp_path, model_dir):
         "import sys\n"
         "from hipqct.steps.segmentation import segment_femur\n"
         f"paths = ['{tmp_path}/roi.h5', '{tmp_path}/p.h5', ['{model_dir}']]\n"
-        "segment_femur(*paths, 2, 'uniform', 'as-is', 'cpu', 1)\n"
+        "segment_femur(*paths, (2, 'uniform', 'as-is'), 'cpu', 1)\n"
         "raise SystemExit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -138,7 +140,7 @@ def test_several_models_are_averaged(tmp_path, model_dir):
     write_roi(make_roi(), tmp_path / "roi.h5", {"side": "left"})
     maps = []
     for models in ([model_dir], [other_dir], [model_dir, other_dir]):
-        segment_femur(tmp_path / "roi.h5", tmp_path / "p.h5", models, 2, "uniform", "as-is", "cpu", 1)
+        segment_femur(tmp_path / "roi.h5", tmp_path / "p.h5", models, (2, "uniform", "as-is"), "cpu", 1)
         probability, facts = read_probability(tmp_path / "p.h5")
         maps.append(probability.array)
     assert np.abs(maps[0] - maps[1]).max() > 0.1
@@ -159,7 +161,7 @@ def study(folder, hips):
 def run(folder, model_dir, subject, side="left", step=2, **options):
     hip = folder / subject / side
     windows = (step, "uniform", "as-is")
-    segment_femur(hip / "roi.h5", hip / "probability.h5", [model_dir], *windows, "auto", 1, **options)
+    segment_femur(hip / "roi.h5", hip / "probability.h5", [model_dir], windows, "auto", 1, **options)
     return read_probability(hip / "probability.h5")
 
 

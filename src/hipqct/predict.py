@@ -1,5 +1,7 @@
 """From a CT crop to the probability of femur: the mean over windows of slices, and over models."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from hipqct.engine import Engine
@@ -16,6 +18,29 @@ from hipqct.windows import (
 
 WHOLE, ADAPTIVE = "whole", "adaptive"
 ENDS = ("as-is", "reflect")
+
+
+class WindowScheme(NamedTuple):
+    """How windows are placed along z and averaged; the paper's is a step of 1, the rest as here.
+
+    Args:
+        step: slices between windows; ``whole``: one pass over the whole stack; ``adaptive``: see
+            `hipqct.windows.adapt_windows`.
+        blend: see `hipqct.windows.window_weights`; the paper's mean is ``uniform``.
+        ends: ``as-is``, where the outermost slices lie in one window only; ``reflect``: the stack is first
+            continued by its mirror image, so that they lie in as many windows as those in the middle; a stack
+            that one window holds has all its slices in that window and stays as it is.
+    """
+
+    step: int | str
+    blend: str = "uniform"
+    ends: str = "as-is"
+
+    @classmethod
+    def parse(cls, text: str) -> "WindowScheme":
+        """From words parted by commas, as ``1,uniform,as-is``."""
+        step, *others = text.split(",")
+        return cls(int(step) if step.isdigit() else step, *others)
 
 
 def normalise(ct: np.ndarray, normalisation: dict) -> np.ndarray:
@@ -40,12 +65,7 @@ def predict_probability(
     Args:
         ct: HU, shape ``(x, y, z)``, a left hip on the plan's spacing.
         plan: the model's ``window`` (its last number is the slices per window) and ``normalisation``.
-        step: slices between windows, 1 is the paper's; ``whole``: one pass over the whole stack;
-            ``adaptive``: see `hipqct.windows.adapt_windows`.
-        blend: see `hipqct.windows.window_weights`; the paper's mean is ``uniform``.
-        ends: ``as-is``, where the outermost slices lie in one window only; ``reflect``: the stack is first
-            continued by its mirror image, so that they lie in as many windows as those in the middle; a stack
-            that one window holds has all its slices in that window and stays as it is.
+        step, blend, ends: see `WindowScheme`.
 
     Returns:
         float32, the shape of ``ct``.

@@ -7,18 +7,18 @@ from hipqct.engine import Engine
 from hipqct.hounsfield import shown_slices
 from hipqct.image import Image
 from hipqct.network import turn_to
-from hipqct.predict import clear_outside, combine_models, predict_probability
+from hipqct.predict import WindowScheme, clear_outside, combine_models, predict_probability
 
 
 def predict_crop(
-    networks: list[tuple[Engine, dict]], ct: np.ndarray, windows, side: str = "left"
+    networks: list[tuple[Engine, dict]], ct: np.ndarray, windows: WindowScheme, side: str = "left"
 ) -> tuple[np.ndarray, np.ndarray | None, dict]:
     """The mean probability of several models, 0 in air outside, and how much they disagree.
 
     Args:
         networks: of each model the engine and the plan.
         ct: HU, shape ``(x, y, z)``, on the plans' spacing.
-        windows: step, blend and ends of `hipqct.predict.predict_probability`.
+        windows: a `hipqct.predict.WindowScheme`, or its values.
         side: the hip's; it is mirrored for models of the other side, and the result is mirrored back.
 
     Returns:
@@ -48,7 +48,7 @@ def segment_crop(
     networks: list[tuple[Engine, dict]],
     ct: np.ndarray,
     spacing_mm: tuple[float, float, float],
-    windows,
+    windows: WindowScheme,
     side: str = "left",
 ) -> BoneMask:
     """The femur's mask by one model or several; see `predict_crop` and `mask_crop`."""

@@ -7,4 +7,4 @@ with step(snakemake):
     i, o, p, r = snakemake.input, snakemake.output, snakemake.params, snakemake.resources
     models = find_models(snakemake.config["segment"]["model"], f"{snakemake.scriptdir}/../..")
     device = granted_device(p.device, r.gpu)
-    segment_femur(i.roi, o.probability, models, *p.windows, device, snakemake.threads, r.hips_ahead)
+    segment_femur(i.roi, o.probability, models, p.windows, device, snakemake.threads, r.hips_ahead)

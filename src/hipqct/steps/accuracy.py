@@ -1,6 +1,7 @@
 """What the trained models do on the test set that none of them has seen."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def judge_models(
-    dataset_path, plan_paths, tested_path, cohort: str, windows, device: str, threads: int
+    dataset_path, plan_paths, tested_path, cohort: str, windows: Sequence, device: str, threads: int
 ) -> None:
     """Segment the test set by the mean of a cohort's models and write one row of scores per hip.
 
@@ -27,7 +28,7 @@ def judge_models(
 
     Args:
         plan_paths: plan.json of the folds' models.
-        windows: step, blend and ends of `hipqct.predict.predict_probability`, as at inference.
+        windows: step, blend and ends of a `hipqct.predict.WindowScheme`, as at inference.
     """
     from hipqct.engine import load_engine
     from hipqct.segment import segment_crop

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -31,9 +32,7 @@ def segment_femur(
     roi_path,
     probability_path,
     model_dirs,
-    step: int | str,
-    blend: str,
-    ends: str,
+    windows: Sequence,
     device: str,
     threads: int,
     hips_ahead: int = 0,
@@ -51,7 +50,7 @@ def segment_femur(
 
     Args:
         model_dirs: the models' folders; the probabilities of several models are averaged.
-        step, blend, ends: how windows are placed and averaged, see `hipqct.predict.predict_probability`.
+        windows: step, blend and ends of a `hipqct.predict.WindowScheme`.
         device: ``auto``, ``cpu`` or ``gpu``.
         threads: CPU threads to use.
         hips_ahead: how many other hips to compute on a GPU; on the CPU none, whose engine starts in a second.
@@ -60,13 +59,11 @@ def segment_femur(
         ModelError: the model is missing or does not fit the crop, or there is no such device.
     """
     from hipqct.engine import load_engine
+    from hipqct.predict import WindowScheme
 
     roi_path, probability_path = Path(roi_path), Path(probability_path)
     models = [read_model(folder) for folder in model_dirs]
-    settings = {
-        "step": step,
-        "blend": blend,
-        "ends": ends,
+    settings = WindowScheme(*windows)._asdict() | {
         "model": ", ".join(plan["name"] for plan, _ in models),
         "weights_sha256": ", ".join(plan["weights_sha256"] for plan, _ in models),
         "plan_sha256": ", ".join(_hash_plan(plan) for plan, _ in models),
@@ -93,11 +90,12 @@ def _hash_plan(plan: dict) -> str:
 
 
 def _segment(networks: list, settings: dict, roi_path: Path, probability_path: Path) -> None:
+    from hipqct.predict import WindowScheme
     from hipqct.segment import predict_crop
 
     roi_sha256 = hash_file(roi_path)  # before it is read: a crop that changes meanwhile then fits no result
     roi, facts = read_roi(roi_path)
-    windows = (settings["step"], settings["blend"], settings["ends"])
+    windows = WindowScheme(*(settings[key] for key in WindowScheme._fields))
     for _, plan in networks:
         check_crop(roi, plan, roi_path)
     probability, disagreement, agreement = predict_crop(networks, roi.array, windows, facts["side"])
