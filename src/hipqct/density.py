@@ -21,7 +21,7 @@ USUAL_SLOPE, USUAL_INTERCEPT_MG_CM3 = (0.5, 1.2), (-60.0, 60.0)
 PLAUSIBLE_DENSITY_MG_CM3 = (50.0, 700.0)
 
 
-def check_calibration(slope: float, intercept: float):
+def check_calibration(slope: float, intercept: float) -> None:
     """Refuse a calibration that cannot be mg/cm3 per HU (SheetError, one sentence)."""
     if not (math.isfinite(slope) and math.isfinite(intercept)):
         raise SheetError(

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import ndimage, stats
 
 # Half the width of Bland-Altman's limits of agreement in standard deviations (95% of a normal distribution).
@@ -112,7 +113,7 @@ def average_surface_distance_mm(
     return float(np.concatenate(surface_distances_mm(a, b, spacing_mm)).mean())
 
 
-def relative_error_percent(reference, predicted):
+def relative_error_percent(reference: ArrayLike, predicted: ArrayLike) -> np.ndarray | float:
     """``100 * (predicted - reference) / reference``: positive where the prediction is too large.
 
     Raises:

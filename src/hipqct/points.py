@@ -1,5 +1,7 @@
 """Size, opacity, drawing order and spread of points, in plots of ten to several thousand hips."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 from matplotlib.collections import PathCollection
@@ -27,7 +29,7 @@ def point_style(count: int) -> dict:
     }
 
 
-def by_sex(hips: pd.DataFrame):
+def by_sex(hips: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
     """(colour, marker, label, hips) for women, men and those of unknown sex, as far as there are any."""
     for sex, (colour, marker, label) in STYLE.items():
         part = hips[hips["sex"].fillna("") == sex]

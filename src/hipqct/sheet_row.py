@@ -19,7 +19,7 @@ class Row:
         self.line, self.cells, self.folder = line, cells, folder
         self.faults: list[str] = []
 
-    def fault(self, column: str, text: str):
+    def fault(self, column: str, text: str) -> None:
         self.faults.append(f"line {self.line}, {column}: {text}")
 
     def text(self, column: str) -> str | None:

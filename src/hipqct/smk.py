@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 @contextmanager
-def step(snakemake):
+def step(snakemake) -> Iterator[None]:
     """Run the body of a rule's script.
 
     Messages go to the rule's log file and to standard error. A `HipqctError` ends the job as one line and
@@ -130,7 +130,7 @@ def job_states(dag) -> JobStates:
     }
 
 
-def finish_cohort(sheet_path, results_dir, cohort_dir, solving: bool, states: JobStates):
+def finish_cohort(sheet_path, results_dir, cohort_dir, solving: bool, states: JobStates) -> None:
     """Write the cohort's tables, figures and report from the hips that are complete, after some failed.
 
     Called by the Snakefile's ``onerror``, where the rules of the cohort could not run for want of all inputs.

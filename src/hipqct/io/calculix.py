@@ -27,7 +27,7 @@ def write_load_case(
     push: np.ndarray,
     hinge: np.ndarray | None,
     header: list[str],
-):
+) -> None:
     """Write a deck with one linear static step that includes the mesh's deck.
 
     Args:

@@ -23,7 +23,7 @@ SET_IDS_PER_LINE = 8
 EBLOCK_NODES, EBLOCK_FIELDS = 8, 11
 
 
-def write_feb(mesh: Mesh, path, header: list[str], bins: MaterialBins | None, poissons_ratio: float):
+def write_feb(mesh: Mesh, path, header: list[str], bins: MaterialBins | None, poissons_ratio: float) -> None:
     """Write an FEBio 4 file: materials, nodes, elements by material, node sets; no step."""
     of_cell, names = _parts(mesh, bins)
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', f'<febio_spec version="{FEB_VERSION}">']
@@ -57,7 +57,7 @@ def write_feb(mesh: Mesh, path, header: list[str], bins: MaterialBins | None, po
     _write(path, [*lines, "</febio_spec>"])
 
 
-def write_bdf(mesh: Mesh, path, header: list[str], bins: MaterialBins | None, poissons_ratio: float):
+def write_bdf(mesh: Mesh, path, header: list[str], bins: MaterialBins | None, poissons_ratio: float) -> None:
     """Write a Nastran bulk data file: sets in the case control, GRID, CHEXA or CTETRA, PSOLID, MAT1."""
     of_cell, names = _parts(mesh, bins)
     lines = [f"$ {line}" for line in _one_line_each(header)]
@@ -85,7 +85,7 @@ def write_bdf(mesh: Mesh, path, header: list[str], bins: MaterialBins | None, po
     _write(path, [*lines, "ENDDATA"])
 
 
-def write_cdb(mesh: Mesh, path, header: list[str], bins: MaterialBins | None, poissons_ratio: float):
+def write_cdb(mesh: Mesh, path, header: list[str], bins: MaterialBins | None, poissons_ratio: float) -> None:
     """Write an ANSYS archive: SOLID185 or SOLID187, NBLOCK, EBLOCK, materials, node components."""
     of_cell, _ = _parts(mesh, bins)
     count, elements, per_element = len(mesh.points_mm), len(mesh.cells), mesh.cells.shape[1]

@@ -4,12 +4,13 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def replace_when_done(path):
+def replace_when_done(path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` (same suffixes); rename it to ``path`` when the block succeeds.
 
     When the block raises, the temporary file is deleted and an older ``path`` stays as it was.
@@ -25,7 +26,7 @@ def replace_when_done(path):
 
 
 @contextmanager
-def replace_folder_when_done(path):
+def replace_folder_when_done(path) -> Iterator[Path]:
     """Give an empty temporary folder beside ``path``; rename it to ``path`` when the block succeeds.
 
     When the block raises, the temporary folder is deleted and an older ``path`` stays as it was. What a run
@@ -44,7 +45,7 @@ def replace_folder_when_done(path):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_json(content: dict, path):
+def write_json(content: dict, path) -> None:
     """Write ``content`` as indented JSON; NaN and infinity are refused (ValueError), as JSON has none."""
     text = json.dumps(content, indent=2, allow_nan=False)
     with replace_when_done(path) as temporary:

@@ -43,7 +43,7 @@ VTP = """<?xml version="1.0"?>
 """
 
 
-def write_stl(surface: Surface, path, title: str = "hipqct surface, mm, LPS"):
+def write_stl(surface: Surface, path, title: str = "hipqct surface, mm, LPS") -> None:
     """Write a binary STL in mm, LPS. Points become float32: about 0.00003 mm at 300 mm from the origin."""
     corners = surface.points_mm[surface.triangles]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -56,7 +56,7 @@ def write_stl(surface: Surface, path, title: str = "hipqct surface, mm, LPS"):
         file.write(header + np.uint32(len(records)).astype("<u4").tobytes() + records.tobytes())
 
 
-def write_vtp(surface: Surface, path, title: str = "hipqct surface, mm, LPS"):
+def write_vtp(surface: Surface, path, title: str = "hipqct surface, mm, LPS") -> None:
     """Write VTK's XML format in mm, LPS, in full precision and with shared points, unlike an STL."""
     count = len(surface.triangles)
     text = VTP.format(
@@ -78,7 +78,7 @@ def _base64(array: np.ndarray, kind: str) -> str:
     return base64.b64encode(np.uint64(len(data)).astype("<u8").tobytes() + data).decode("ascii")
 
 
-def write_vtu(mesh: Mesh, path, cell_data: dict[str, np.ndarray], point_data=None):
+def write_vtu(mesh: Mesh, path, cell_data: dict[str, np.ndarray], point_data=None) -> None:
     """Write the elements as binary VTU with cell and point arrays, and each node set as a 0/1 point array.
 
     Units and frame are the names of two field arrays (`FIELD_DATA`); meshio knows no text arrays.
@@ -116,7 +116,7 @@ def write_inp(
     header: list[str],
     bins: MaterialBins | None = None,
     poissons_ratio: float = 0.3,
-):
+) -> None:
     """Write an Abaqus/CalculiX deck of the mesh: nodes, C3D8 or C3D10 elements, sets, materials.
 
     Numbers start at 1. The deck holds no step: a load case includes it (``*INCLUDE, INPUT=hex.inp``).

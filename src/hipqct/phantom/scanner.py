@@ -76,7 +76,7 @@ class Scanner:
             return self.center_x_mm
         return self.cut_edge_mm - float(np.sign(self.cut_edge_mm)) * self.matrix / 2 * self.pixel_mm
 
-    def hounsfield(self, density_mg_cm3):
+    def hounsfield(self, density_mg_cm3: np.ndarray | float) -> np.ndarray | float:
         """Hounsfield numbers of densities."""
         return (density_mg_cm3 - self.intercept) / self.slope
 

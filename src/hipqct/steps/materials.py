@@ -131,7 +131,9 @@ def add_hex_materials(mesh: Mesh, calibration: Calibration) -> tuple[MaterialBin
     return _add_materials(mesh, calibration, np.full(len(mesh.cells), mesh.facts["cube_mm"] ** 3))
 
 
-def add_tet_materials(mesh: Mesh, ct: Image, calibration: Calibration | None, parts: int):
+def add_tet_materials(
+    mesh: Mesh, ct: Image, calibration: Calibration | None, parts: int
+) -> tuple[MaterialBins | None, dict | None]:
     """CT number, density and modulus per tetrahedron, integrated over it; bins and facts, None uncalibrated.
 
     ``average: density`` takes the law of the element's mean density (Bonemat's version 2), ``modulus`` the
@@ -147,7 +149,9 @@ def add_tet_materials(mesh: Mesh, ct: Image, calibration: Calibration | None, pa
     return _add_materials(mesh, calibration, tet_volumes_mm3(mesh.points_mm, mesh.cells))
 
 
-def _add_materials(mesh: Mesh, calibration: Calibration, volumes_mm3: np.ndarray):
+def _add_materials(
+    mesh: Mesh, calibration: Calibration, volumes_mm3: np.ndarray
+) -> tuple[MaterialBins, dict]:
     # The calibration is linear: the mean density is the density of the mean CT number.
     mesh.cell_data["density_mg_cm3"] = calibration.density_mg_cm3(mesh.cell_data["hu"])
     for name, function in calibration.fields().items():

@@ -39,7 +39,7 @@ def export_mesh(
     basis: str,
     slope: float | None = None,
     intercept: float | None = None,
-):
+) -> None:
     """Write surface.stl and .vtp, hex and tet as inp and VTU, a deck per load case, mesh.png and mesh.json.
 
     Without a calibration (``slope`` None) the models are geometry with CT numbers, marked ``uncalibrated`` in

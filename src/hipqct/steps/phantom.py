@@ -60,7 +60,7 @@ def read_parameters(row: dict) -> PhantomParameters:
         raise SheetError(f"phantom {row.get('subject', '?')}: {error}; correct that column.") from error
 
 
-def make_phantom(parameters: dict, ct_path, left_path, right_path, truth_path):
+def make_phantom(parameters: dict, ct_path, left_path, right_path, truth_path) -> None:
     """Generate one phantom and write its scan, the masks of both femurs and the truth."""
     phantom = generate_phantom(read_parameters(parameters))
     write_image(phantom.ct, ct_path)
@@ -94,7 +94,7 @@ def make_one(parameters: dict, folder, dicom: bool) -> None:
             path.rename(folder / path.name)
 
 
-def write_phantom_dicom(ct_path, truth_path, dicom_dir):
+def write_phantom_dicom(ct_path, truth_path, dicom_dir) -> None:
     """Write a phantom's scan as a DICOM series; the folder appears under its name only when complete."""
     truth = read_json(truth_path)
     drawn = truth["parameters"]

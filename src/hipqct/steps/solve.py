@@ -19,7 +19,7 @@ SUMMARY = "summary.json"
 
 def solve_mesh(
     mesh_folder, folder, cases: list[str], model: str, criterion: dict, minutes: float, threads: int
-):
+) -> None:
     """Solve load cases of a hip's model with CalculiX; summary.json and a VTU per case in a folder.
 
     A hip without load cases (no calibration, no anatomical frame: flags of its mesh say so) gets a summary
