@@ -3,7 +3,6 @@
 import warnings
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import ndimage, stats
 
 # Half the width of Bland-Altman's limits of agreement in standard deviations (95% of a normal distribution).
@@ -113,7 +112,9 @@ def average_surface_distance_mm(
     return float(np.concatenate(surface_distances_mm(a, b, spacing_mm)).mean())
 
 
-def relative_error_percent(reference: ArrayLike, predicted: ArrayLike) -> np.ndarray | float:
+def relative_error_percent(
+    reference: np.ndarray | float, predicted: np.ndarray | float
+) -> np.ndarray | float:
     """``100 * (predicted - reference) / reference``: positive where the prediction is too large.
 
     Raises:
