@@ -4,7 +4,9 @@
 
 Patches of synthetic hips are turned and scaled as training does it, each four times. Wrong is a voxel unlike
 the continuous femur, half of it or more inside. The truth is taken from the crop's mask, linear between
-voxels and cut at a half; from the distance to the mask's surface; or from the distance to the femur's own.
+voxels and cut at a half; from the distance to that mask's surface; from the distance to the surface of the
+mask on the scan's own voxels, as of labelled scans; or from the distance to the continuous femur, as of
+phantoms.
 """
 
 import argparse
@@ -21,7 +23,7 @@ from hipqct.phantom.generate import femur_distance_mm, femur_mask, generate_phan
 from hipqct.phantom.parameters import PhantomParameters, sample_parameters
 from hipqct.phantom.seeds import VALIDATION_SEEDS
 from hipqct.phantom.shapes import occupancy
-from hipqct.resample import resample_slices
+from hipqct.resample import distance_to_mask_mm, resample_slices
 from hipqct.solid import surface_distance_um
 
 RESULTS = Path(__file__).parent / "results" / "truths.json"
@@ -52,14 +54,17 @@ def continuous_truth(parameters: PhantomParameters, roi: Image, centre, augmenta
 def wrong_percents(seed: int) -> list[dict[str, float]]:
     """For every patch of a phantom's left hip, wrong voxels in per cent of its femur's, by the source."""
     parameters = sample_parameters(seed)
-    resampled, _ = resample_slices(generate_phantom(parameters).ct)
+    phantom = generate_phantom(parameters)
+    resampled, _ = resample_slices(phantom.ct)
     roi = crop_roi(resampled, locate_hip(resampled, "left"))
     mask = femur_mask(parameters, "left", roi).array
-    known_mm = femur_distance_mm(parameters, "left", roi)
+    reference_mm = distance_to_mask_mm(phantom.left_femur, roi)
+    surface_mm = femur_distance_mm(parameters, "left", roi)
     sources = {  # femur lies below the level
         "mask": (-mask.astype(np.float32), -0.5),
         "distance_of_mask": (surface_distance_um(mask, roi.spacing_mm), 0),
-        "distance_of_surface": (surface_distance_um(mask, roi.spacing_mm, known_mm), 0),
+        "distance_of_reference": (surface_distance_um(mask, roi.spacing_mm, reference_mm), 0),
+        "distance_of_surface": (surface_distance_um(mask, roi.spacing_mm, surface_mm), 0),
     }
     rng, found = np.random.default_rng(seed), []
     for _ in range(PATCHES):

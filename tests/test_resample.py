@@ -5,7 +5,14 @@ from scipy.spatial.transform import Rotation
 
 from hipqct.errors import ScanError
 from hipqct.image import Image
-from hipqct.resample import group_matrix, resample_mask_slices, resample_slices, resample_to, stack_weights
+from hipqct.resample import (
+    distance_to_mask_mm,
+    group_matrix,
+    resample_mask_slices,
+    resample_slices,
+    resample_to,
+    stack_weights,
+)
 
 METHODS = ("fourier-group3", "fourier-stack", "area")
 
@@ -217,3 +224,33 @@ def test_a_mask_on_its_own_grid_and_outside_it():
     np.testing.assert_array_equal(resample_to(oblique, oblique).array, mask.array)
     far = Image(np.zeros((4, 4, 4)), (1, 1, 1), (500, 0, 0))
     assert not resample_mask_slices(mask, far).array.any()
+
+
+@pytest.mark.parametrize("turn_deg", [(0, 0, 0), (2, -1, 3)])
+def test_the_distance_to_a_masks_surface_is_that_of_the_body_on_any_grid(turn_deg):
+    turn = Rotation.from_euler("xyz", turn_deg, degrees=True).as_matrix()
+    source = Image(np.zeros((80, 80, 40), bool), (0.9, 0.9, 2.0), (-36, -36, -39))
+    target = Image(np.zeros((90, 90, 27)), (0.8, 0.8, 3.0), (-36, -36, -39), turn)
+
+    def ball_mm(grid):
+        points_mm = grid.to_world(np.indices(grid.shape).reshape(3, -1).T)
+        return (np.linalg.norm(points_mm, axis=1) - 25).reshape(grid.shape)
+
+    ball = source.with_array(ball_mm(source) < 0)
+    distance_mm, wanted_mm = distance_to_mask_mm(ball, target), ball_mm(target)
+    near = np.abs(wanted_mm) < 2
+    assert np.abs(distance_mm - wanted_mm)[near].mean() < 0.6  # half a voxel, from centre to centre
+    assert np.array_equal((distance_mm < 0)[~near], (wanted_mm < 0)[~near])
+    wrong = np.count_nonzero((distance_mm < 0) != (wanted_mm < 0))
+    assert wrong < 0.04 * np.count_nonzero(wanted_mm < 0)
+
+
+def test_a_bone_that_leaves_its_image_goes_on_and_no_bone_is_far():
+    bar = np.zeros((30, 30, 10), bool)
+    bar[10:20, 10:20] = True
+    mask = Image(bar, (1, 1, 2))
+    longer = Image(np.zeros((30, 30, 12)), (1, 1, 2), (0, 0, -2))
+    distance_mm = distance_to_mask_mm(mask, longer)
+    np.testing.assert_allclose(distance_mm[15, 15], -5.0)
+    np.testing.assert_allclose(distance_mm[9, 15], 1.0)
+    assert (distance_to_mask_mm(mask.with_array(bar & False), longer) > 2).all()

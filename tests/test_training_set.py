@@ -244,6 +244,21 @@ def test_a_reference_that_the_crop_cuts_is_refused_not_taught(study):
         build(study)
 
 
+def test_the_distance_is_that_to_a_finer_references_own_surface(study):
+    """A face 0.15 mm beyond the crop's last voxel of femur along x."""
+    x_mm = np.arange(-8, 200) * 0.1
+    inside = (x_mm > 3.0) & (x_mm < 7.4)
+    reference = np.zeros((208, 24, 8), np.uint8)
+    reference[:, 8:16, 2:6] = inside[:, None, None]
+    write_image(Image(reference, (0.1, 0.8, 3.0), (-0.8, 0.0, 0.0)), study / "reference.nii.gz")
+    build(study, "both")
+    with Dataset(study / "d.h5") as data:
+        (hip,) = data.hips()
+        row = hip.distance_um[:, 12, 4]
+    # From centre to centre of the reference's voxels: half of one more than to its surface.
+    assert row[9:11] == pytest.approx([-150 - 50, 650 + 50], abs=1)  # x = 7.2 and 8.0 mm
+
+
 @pytest.mark.parametrize(("side", "first"), [("left", 14), ("both", 4)])
 def test_right_hips_are_turned_for_a_model_of_left_ones(study, side, first):
     build(study, side)
@@ -254,6 +269,7 @@ def test_right_hips_are_turned_for_a_model_of_left_ones(study, side, first):
         )  # fmt: skip
         assert np.flatnonzero(hip.mask[()].any((1, 2)))[0] == first
         np.testing.assert_array_equal(hip.ct[()] == 500, hip.mask[()] == 1)
+        np.testing.assert_array_equal(hip.distance_um[()] < 0, hip.mask[()] == 1)
         roi, _ = read_roi(study / "results/subjects/S1/right/roi.h5")
         assert hash_crop(hip.ct[()]) == hash_crop(roi.array[:: -1 if side == "left" else 1])
 

@@ -19,8 +19,9 @@ from hipqct.io.models import SPACING_TOLERANCE
 from hipqct.io.tables import read_table, write_table
 from hipqct.network import turn_to
 from hipqct.phantom import SYNTHETIC
-from hipqct.resample import resample_mask_slices
+from hipqct.resample import distance_to_mask_mm, resample_mask_slices
 from hipqct.sheet import Subject, first_rows, is_labelled, read_sheet
+from hipqct.solid import surface_distance_um
 from hipqct.steps.mask import load_reference
 
 log = logging.getLogger(__name__)
@@ -147,12 +148,13 @@ def build_dataset(folds_path, results_dir, sheet_path, dataset_path, side: str) 
         for row, name, path in zip(table.itertuples(), names, crops, strict=True):
             roi, _ = read_roi(path)
             _keep_apart(first_with_crop, hash_crop(roi.array), name, row.patient, "crop, voxel for voxel")
-            mask = _reference_in_crop(subjects[row.subject].reference[row.side], roi, row)
+            mask, distance_um = _reference_in_crop(subjects[row.subject].reference[row.side], roi, row)
             mirror = turn_to(side, row.side)
             sex = row.sex if isinstance(row.sex, str) else ""
             age = None if np.isnan(row.age) else float(row.age)
+            arrays = (roi.array[mirror], mask[mirror])
             known = (sex, age, int(row.fold), row.patient, roi.spacing_mm)
-            yield Hip(row.subject, row.side, roi.array[mirror], mask[mirror], *known)
+            yield Hip(row.subject, row.side, *arrays, *known, distance_um[mirror])
 
     synthetic = all(SYNTHETIC in scan["flags"] for scan in facts)
     plan = {"side": side, "spacing_mm": spacing_mm, "data": SYNTHETIC if synthetic else ""}
@@ -201,8 +203,12 @@ def _common_spacing(spacings_mm: list[tuple], names: list[str]) -> tuple[float, 
     return tuple(float(mm) for mm in median)
 
 
-def _reference_in_crop(path, roi: Image, hip) -> np.ndarray:
-    """The reference on the crop's grid; ScanError where it is cut: it would teach that bone is none."""
+def _reference_in_crop(path, roi: Image, hip) -> tuple[np.ndarray, np.ndarray]:
+    """The reference on the crop's grid and the distance to its surface, as its own voxels have it.
+
+    Raises:
+        ScanError: it is cut, and would teach that bone is none.
+    """
     reference = load_reference(path)
     outside = share_outside(reference, roi)
     if outside > OUTSIDE_MAX:
@@ -210,4 +216,5 @@ def _reference_in_crop(path, roi: Image, hip) -> np.ndarray:
             f"{path} lies {100 * outside:.0f} % outside the crop of the {hip.side} hip of {hip.subject}: "
             f"check its side and geometry, set center_{hip.side} in the sheet, or exclude the row"
         )
-    return resample_mask_slices(reference, roi).array
+    mask = resample_mask_slices(reference, roi).array
+    return mask, surface_distance_um(mask, roi.spacing_mm, distance_to_mask_mm(reference, roi))
