@@ -1,5 +1,6 @@
 """Small DICOM series for tests: classic (a file per slice) and enhanced (a file per scan)."""
 
+from itertools import permutations, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,6 +34,12 @@ def grid(direction=None, shape=SHAPE, spacing_mm=SPACING_MM, origin_mm=ORIGIN_MM
     """World positions of a grid, shape (nx, ny, nz, 3)."""
     index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
     return index * spacing_mm @ (np.eye(3) if direction is None else direction).T + origin_mm
+
+
+def all_axis_directions():
+    """Direction cosines of the 48 ways in which an image's axes can lie along the world's."""
+    for axes, signs in product(permutations(range(3)), product((1, -1), repeat=3)):
+        yield np.eye(3)[:, axes] * signs
 
 
 def write_series(folder: Path, points_mm=None, hu=None, names=None, change=None, **tags) -> list[Path]:

@@ -7,23 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from rule_texts import rules
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src/hipqct"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted((ROOT / "workflow/scripts").glob("*.py"))
-RULE_FILES = [ROOT / "Snakefile", *sorted((ROOT / "workflow/rules").glob("*.smk"))]
 DOORS = {PACKAGE / "cli.py", PACKAGE / "smk.py"}
 MAX_MODULE_LINES, MAX_SCRIPT_LINES = 300, 10
-
-
-def rules() -> dict[str, str]:
-    """Name and text of every rule that runs something; targets such as ``all`` run nothing."""
-    found = {}
-    for path in RULE_FILES:
-        parts = re.split(r"^(?:rule|checkpoint) (\w+):$", path.read_text(encoding="utf-8"), flags=re.M)
-        found |= dict(zip(parts[1::2], parts[2::2], strict=True))
-    return {name: text for name, text in found.items() if re.search(r"^    (script|shell|run):", text, re.M)}
 
 
 def name_of(path: Path) -> str:

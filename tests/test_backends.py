@@ -82,7 +82,7 @@ def test_outputs_and_steps_are_equal_and_weights_pass_between_backends(tmp_path,
 SIXTEEN_BITS = """
 from dataclasses import replace
 import keras
-from test_train import RECIPE, train
+from training_factory import RECIPE, train
 
 model, rows, _ = train(replace(RECIPE, precision="mixed_bfloat16", seed=2))
 assert rows[-1]["validation_dice"] > 0.6
@@ -112,7 +112,7 @@ def test_torch_learns_in_sixteen_bits_and_keeps_weights_in_thirty_two():
 
 NO_SUBNORMALS = """
 import keras
-from test_train import RECIPE
+from training_factory import RECIPE
 from hipqct.train import start_model
 
 start_model(RECIPE)
@@ -131,7 +131,7 @@ RESTART = """
 from dataclasses import replace
 import numpy as np
 from hipqct.train import get_state, set_state, start_model, train_vnet
-from test_train import CROPS, RECIPE, TIMED
+from training_factory import CROPS, RECIPE, TIMED
 
 recipe = replace(RECIPE, steps=6, steps_per_epoch=2)
 assert recipe.network["dropout"] > 0

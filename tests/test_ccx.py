@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from body_factory import bar, femur_like, tet_bar
 from decks import solve
 
 from hipqct.hexahedra import build_hexahedra
-from hipqct.image import Image
 from hipqct.io.meshes import write_inp
 from hipqct.material import SOLVED_MODULUS, bin_modulus
-from hipqct.mesh import TET_EDGES, Mesh, tet_volumes_mm3
+from hipqct.mesh import tet_volumes_mm3
 from hipqct.strains import (
     Criterion,
     element_strains,
@@ -22,28 +22,6 @@ from hipqct.strains import (
 LENGTH_MM, WIDTH_MM, STRAIN = 30.0, 9.0, 1e-3
 EFFECTIVE = Criterion("effective", 0.007, 0.007, 2, 0, 0)
 PRINCIPAL = Criterion("principal", 0.007, 0.0104, 0, 0, 0)
-
-
-def bar():
-    """A bar of 3x3x10 cubes along z."""
-    mask = Image(np.zeros((5, 5, 12), bool), (3.0, 3.0, 3.0))
-    mask.array[1:4, 1:4, 1:11] = True
-    return build_hexahedra(mask, {})
-
-
-def tet_bar() -> Mesh:
-    """The same bar of quadratic tetrahedra, six to a cube."""
-    hexes = bar()
-    corners = hexes.cells[
-        :, [[0, 1, 2, 6], [0, 2, 3, 6], [0, 3, 7, 6], [0, 7, 4, 6], [0, 4, 5, 6], [0, 5, 1, 6]]
-    ]
-    tets = corners.reshape(-1, 4)
-    edges = np.sort(tets[:, TET_EDGES], axis=2).reshape(-1, 2)
-    unique, number = np.unique(edges, axis=0, return_inverse=True)
-    points_mm = np.concatenate([hexes.points_mm, hexes.points_mm[unique].mean(axis=1)])
-    cells = np.concatenate([tets, len(hexes.points_mm) + number.reshape(-1, 6)], axis=1)
-    top = np.flatnonzero(np.isclose(points_mm[:, 2], points_mm[:, 2].max()))
-    return Mesh(points_mm, cells, {}, {"PROXIMAL": top})
 
 
 def pull(mesh) -> str:
@@ -118,8 +96,6 @@ def test_two_materials_in_parallel_add_their_stiffness(tmp_path):
 
 @pytest.fixture(scope="module")
 def femur_mesh():
-    from test_hexahedra import femur_like
-
     mask = femur_like()
     hu = 200.0 + 600.0 * np.indices(mask.shape)[2] / mask.shape[2]
     return build_hexahedra(mask, {"hu": hu})

@@ -8,11 +8,10 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from dicom_factory import SHAPE, body, compress, grid, write_enhanced, write_series
+from dicom_factory import SHAPE, all_axis_directions, body, compress, grid, write_enhanced, write_series
 from pydicom import Dataset, Sequence
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, RLELossless, generate_uid
 from scipy.spatial.transform import Rotation
-from test_images import all_axis_directions
 
 from hipqct.errors import ScanError
 from hipqct.image import Image

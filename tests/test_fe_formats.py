@@ -7,8 +7,8 @@ import mapdl_archive
 import meshio
 import numpy as np
 import pytest
+from body_factory import bar, tet_bar
 from febio_python.feb import Feb
-from test_ccx import bar, tet_bar
 
 from hipqct.io.fe_formats import WRITERS
 from hipqct.material import bin_modulus

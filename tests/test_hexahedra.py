@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from body_factory import QCT_SPACING_MM, femur_like
 
 from hipqct.errors import MeshError
 from hipqct.hexahedra import build_hexahedra
@@ -11,22 +12,10 @@ from hipqct.image import Image
 from hipqct.mesh import corner_jacobians_mm3
 from hipqct.surface import smooth_level_set
 
-QCT_SPACING_MM = (0.8, 0.8, 3.0)
-
 
 def rotation_z_y(a, b) -> np.ndarray:
     ca, sa, cb, sb = np.cos(a), np.sin(a), np.cos(b), np.sin(b)
     return np.array([[ca, -sa, 0], [sa, ca, 0], [0, 0, 1]]) @ np.array([[cb, 0, sb], [0, 1, 0], [-sb, 0, cb]])
-
-
-def femur_like(spacing_mm=QCT_SPACING_MM, size_mm=(80, 60, 90)) -> Image:
-    """A shaft with a neck and a head, cut flat by the first slice."""
-    shape = [round(size / step) for size, step in zip(size_mm, spacing_mm, strict=True)]
-    x, y, z = np.indices(shape) * np.reshape(spacing_mm, (3, 1, 1, 1))
-    shaft = (x - 25) ** 2 + (y - 29) ** 2 <= 13**2
-    head = (x - 52) ** 2 + (y - 30) ** 2 + (z - 62) ** 2 <= 20**2
-    neck = (np.abs((z - 45) - 0.7 * (x - 28)) < 13) & ((y - 29) ** 2 < 120) & (x > 20) & (x < 50)
-    return Image(shaft & (z < 60) | head | neck, spacing_mm)
 
 
 @pytest.mark.parametrize("cube_mm", [3.0, 2.0])

@@ -1,25 +1,11 @@
 """TensorBoard's events: all rows once, on the disk as soon as they are written."""
 
-import struct
-
 import pytest
+from training_factory import read_events
 
 from hipqct.steps.history import EventWriter
 
 ROWS = [{"step": 10 * i, "epoch": i, "loss": 1 / i, "seconds": 5.0} for i in range(1, 6)]
-
-
-def read_events(path) -> list[tuple[int, float, str, float]]:
-    """Step, time, tag and value of every scalar of an event file: records of a length and its checksum, the
-    content and its checksum."""
-    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
-    content, found, at = path.read_bytes(), [], 0
-    while at < len(content):
-        (length,) = struct.unpack_from("<Q", content, at)
-        event = event_pb2.Event.FromString(content[at + 12 : at + 12 + length])
-        found += [(event.step, event.wall_time, v.tag, v.simple_value) for v in event.summary.value]
-        at += 16 + length
-    return found
 
 
 def losses(folder) -> dict[int, float]:

@@ -1,12 +1,12 @@
 """Image files and axis orders: every voxel keeps its place in the world."""
 
 import re
-from itertools import permutations, product
 
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from dicom_factory import all_axis_directions
 from scipy.spatial.transform import Rotation
 
 from hipqct.errors import ScanError
@@ -26,11 +26,6 @@ def numbered(shape=(5, 4, 3), direction=None) -> Image:
 def positions(image: Image) -> dict:
     """World position of each voxel value."""
     return {int(v): image.to_world(index) for index, v in np.ndenumerate(image.array)}
-
-
-def all_axis_directions():
-    for axes, signs in product(permutations(range(3)), product((1, -1), repeat=3)):
-        yield np.eye(3)[:, axes] * signs
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import meshio
 import numpy as np
 import pytest
 import trimesh
+from body_factory import femur_like
 from decks import read_deck
 from shipped import mesh_options
-from test_hexahedra import femur_like
 
 from hipqct.errors import MeshError, SheetError
 from hipqct.image import Image

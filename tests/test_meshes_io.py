@@ -4,8 +4,8 @@ import meshio
 import numpy as np
 import pytest
 import trimesh
+from body_factory import femur_like
 from decks import read_deck
-from test_hexahedra import femur_like
 from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkFiltersVerdict import vtkCellSizeFilter
 from vtkmodules.vtkIOXML import vtkXMLPolyDataReader, vtkXMLUnstructuredGridReader

@@ -7,7 +7,7 @@ from threading import Event
 
 import numpy as np
 import pytest
-from test_vnet import random_weights
+from training_factory import random_weights
 
 from hipqct import cli
 from hipqct.errors import ModelError

@@ -5,7 +5,7 @@ import re
 
 import pytest
 from cohort_factory import Hip, Results
-from test_architecture import rules
+from rule_texts import rules
 
 from hipqct.progress import (
     CHAIN,

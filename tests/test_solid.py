@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from body_factory import QCT_SPACING_MM, ball
 from scipy.spatial.transform import Rotation
-from test_surface import QCT_SPACING_MM, ball
 
 from hipqct.image import Image
 from hipqct.solid import bounding_box, cut_below, solid_mask, surface_distance_um

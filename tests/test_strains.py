@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from body_factory import bar, tet_bar
 from perturbations import femur
-from test_ccx import bar, tet_bar
 
 from hipqct.mesh import cell_volumes_mm3, hex_volumes_mm3
 from hipqct.strains import (

@@ -3,29 +3,12 @@
 import numpy as np
 import pytest
 import trimesh
+from body_factory import QCT_SPACING_MM, ball, voxelise
 
 from hipqct.errors import MeshError
 from hipqct.image import Image
 from hipqct.mesh import Surface, enclosed_volume_mm3, euler_number, is_closed, surface_area_mm2
 from hipqct.surface import extract_surface, smooth_level_set
-
-QCT_SPACING_MM = (0.8, 0.8, 3.0)
-
-
-def voxelise(inside, spacing_mm, size_mm, first_mm=(0.0, 0.0, 0.0), direction=None) -> Image:
-    """Mask of the voxels whose centres, in the image's own axes, satisfy ``inside(x, y, z)``."""
-    shape = [round(size / step) for size, step in zip(size_mm, spacing_mm, strict=True)]
-    index = np.meshgrid(*[np.arange(n) for n in shape], indexing="ij")
-    x, y, z = (first + i * s for first, i, s in zip(first_mm, index, spacing_mm, strict=True))
-    direction = np.eye(3) if direction is None else direction
-    return Image(inside(x, y, z), spacing_mm, tuple(direction @ np.array(first_mm)), direction)
-
-
-def ball(radius_mm, spacing_mm, center_mm=(32.0, 32.4, 33.0)) -> Image:
-    a, b, c = center_mm
-    return voxelise(
-        lambda x, y, z: (x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2 <= radius_mm**2, spacing_mm, (64, 64, 66)
-    )
 
 
 def mask_volume_mm3(mask: Image) -> float:

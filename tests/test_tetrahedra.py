@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from body_factory import femur_like
 from scipy.spatial import cKDTree
-from test_hexahedra import femur_like
 
 from hipqct.errors import MeshError
 from hipqct.image import Image
