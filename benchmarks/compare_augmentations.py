@@ -97,13 +97,14 @@ def score_model(plan: dict, weights: dict, folder: Path, options) -> dict:
     from hipqct.io.dataset import Dataset
     from hipqct.metrics import dice
     from hipqct.phantom.seeds import VALIDATION_SEEDS
+    from hipqct.predict import WindowScheme
     from hipqct.segment import segment_crop
 
     networks = [(openvino_engine(plan["network"], weights, options.threads), plan)]
 
     def judge(ct, truth) -> float:
         try:
-            mask = segment_crop(networks, ct, (0.8, 0.8, 3.0), (STEP,)).mask.array
+            mask = segment_crop(networks, ct, (0.8, 0.8, 3.0), WindowScheme(STEP)).mask.array
         except AnatomyError:
             return 0.0
         return dice(truth > 0, mask)

@@ -23,7 +23,7 @@ from hipqct.phantom.generate import femur_distance_mm, femur_mask, generate_phan
 from hipqct.phantom.parameters import PhantomParameters, sample_parameters
 from hipqct.phantom.seeds import VALIDATION_SEEDS
 from hipqct.phantom.shapes import occupancy
-from hipqct.resample import distance_to_mask_mm, resample_slices
+from hipqct.resample import distance_to_mask_mm, resample_mask_slices, resample_slices
 from hipqct.solid import surface_distance_um
 
 RESULTS = Path(__file__).parent / "results" / "truths.json"
@@ -58,12 +58,13 @@ def wrong_percents(seed: int) -> list[dict[str, float]]:
     resampled, _ = resample_slices(phantom.ct)
     roi = crop_roi(resampled, locate_hip(resampled, "left"))
     mask = femur_mask(parameters, "left", roi).array
+    reference = resample_mask_slices(phantom.left_femur, roi).array
     reference_mm = distance_to_mask_mm(phantom.left_femur, roi)
     surface_mm = femur_distance_mm(parameters, "left", roi)
     sources = {  # femur lies below the level
         "mask": (-mask.astype(np.float32), -0.5),
         "distance_of_mask": (surface_distance_um(mask, roi.spacing_mm), 0),
-        "distance_of_reference": (surface_distance_um(mask, roi.spacing_mm, reference_mm), 0),
+        "distance_of_reference": (surface_distance_um(reference, roi.spacing_mm, reference_mm), 0),
         "distance_of_surface": (surface_distance_um(mask, roi.spacing_mm, surface_mm), 0),
     }
     rng, found = np.random.default_rng(seed), []

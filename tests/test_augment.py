@@ -45,7 +45,7 @@ def test_no_change_changes_nothing():
 
 @pytest.mark.parametrize("scale", [1.0, 1.1])
 def test_a_turned_ball_stays_a_ball_in_millimetres(scale):
-    """To a thousandth by the distance to its surface; a mask's voxels are not enough for that."""
+    """To six thousandths by the distance to its surface; a mask's voxels are not enough for that."""
     before, after = ball(18.0), ball(18.0 * scale)
     distance_mm = np.sqrt(sum(axis**2 for axis in offsets_mm())) - 18.0
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 
@@ -83,4 +84,12 @@ def test_batches_from_the_file_are_those_from_memory(tmp_path):
 def test_what_is_no_training_set_is_refused(tmp_path):
     (tmp_path / "d.h5").write_bytes(b"nothing")
     with pytest.raises(ModelError, match="build it again"):
+        Dataset(tmp_path / "d.h5")
+
+
+def test_a_file_of_another_format_is_refused(tmp_path):
+    write_dataset([make_hip()], tmp_path / "d.h5", PLAN)
+    with h5py.File(tmp_path / "d.h5", "a") as file:
+        file.attrs["format"] = 4
+    with pytest.raises(ModelError, match=r"format 4, not 5.*build it again"):
         Dataset(tmp_path / "d.h5")

@@ -1,7 +1,7 @@
 """TensorBoard's events: all rows once, on the disk as soon as they are written."""
 
 import pytest
-from training_factory import read_events
+from event_files import read_events
 
 from hipqct.steps.history import EventWriter
 

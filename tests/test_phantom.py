@@ -111,15 +111,16 @@ def test_the_distance_to_the_surface_is_negative_in_the_true_mask(phantom):
     drawn = sample_parameters(seeds.CASE_SEEDS[0], **SMALL, rods=True, noise_sd_hu=10.0)
     for side, mask in (("left", phantom.left_femur), ("right", phantom.right_femur)):
         distance_mm = femur_distance_mm(drawn, side, phantom.ct)
-        unlike = (
-            distance_mm < 0
-        ) != mask.array  # the mask's voxels are filled to half, whatever their centre
+        # The mask's voxels are filled to half, wherever their centre lies.
+        unlike = (distance_mm < 0) != mask.array
         assert np.count_nonzero(unlike) < 0.01 * np.count_nonzero(mask.array)
         assert np.abs(distance_mm[unlike]).max() < 0.5 * max(phantom.ct.spacing_mm)
-    low, high = (phantom.ct.to_world(index) for index in ((0, 0, 0), np.array(phantom.ct.shape) - 1))
-    grid = Image(np.zeros((4, 4, 8)), phantom.ct.spacing_mm, (*(low + high)[:2] / 2, low[2] - 20.0))
-    outside = np.broadcast_to(grid.to_world([[0, 0, k] for k in range(8)])[:, 2] < low[2], (4, 4, 8))
-    assert (femur_distance_mm(drawn, "left", grid)[outside] > 0).all()  # below the scan
+    shaft = np.argwhere(phantom.left_femur.array[:, :, 0]).mean(axis=0)
+    lowest_mm = phantom.ct.to_world((*shaft, -2))  # two slices below the scan, where the shaft goes on
+    column = Image(np.zeros((1, 1, 4)), phantom.ct.spacing_mm, tuple(lowest_mm))
+    slice_mm = phantom.ct.spacing_mm[2]
+    along_mm = femur_distance_mm(drawn, "left", column)[0, 0]
+    assert along_mm[:3] == pytest.approx([1.5 * slice_mm, 0.5 * slice_mm, -0.5 * slice_mm], abs=1e-3)
 
 
 def test_the_true_mask_on_a_finer_grid_holds_the_continuous_volume(phantom):

@@ -7,7 +7,7 @@ from threading import Event
 
 import numpy as np
 import pytest
-from training_factory import random_weights
+from network_factory import random_weights
 
 from hipqct import cli
 from hipqct.errors import ModelError
@@ -50,13 +50,17 @@ def test_crops_of_a_phantom_are_left_hips_and_made_once(tmp_path, monkeypatch):
     phantom_training.build_crops([TRAIN_SEEDS[0]], tmp_path, 1, lambda done, total: None)
 
 
+KNOWN_UM = 123
+
+
 def write_crops(model_dir, pixels: int, training: int = 1) -> None:
     """Crops as if of phantoms that were made before: of so many training seeds and one for validation."""
     folder = model_dir / phantom_training.CROPS_FOLDER
     folder.mkdir(parents=True)
     for seed in (*TRAIN_SEEDS[:training], VALIDATION_SEEDS[0]):
         ct = np.random.default_rng(seed).integers(-100, 900, (pixels, pixels, 8)).astype(np.int16)
-        np.savez(folder / f"{seed}_left.npz", ct=ct, mask=ct > 500)
+        distance_um = np.where(ct > 500, -1, 1) * np.int16(KNOWN_UM)
+        np.savez(folder / f"{seed}_left.npz", ct=ct, mask=ct > 500, distance_um=distance_um)
         (folder / f"{seed}.done").touch()
 
 
@@ -76,6 +80,7 @@ def test_a_model_is_trained_on_phantoms_of_the_seeds_set_apart(tmp_path):
     train_on_phantoms(tmp_path / "m", wanted)
     with Dataset(tmp_path / "m/phantoms.h5") as data:
         folds = {hip.subject: hip.fold for hip in data.hips()}
+        assert all((np.abs(hip.distance_um[()]) == KNOWN_UM).all() for hip in data.hips())
     assert folds == {str(seed): 1 for seed in TRAIN_SEEDS[:3]} | {str(VALIDATION_SEEDS[0]): 0}
     assert read_table(tmp_path / "m/history.tsv")["step"].tolist() == [1, 2]
     plan, _ = read_model(tmp_path / "m")

@@ -1,3 +1,6 @@
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -245,12 +248,29 @@ def test_the_distance_to_a_masks_surface_is_that_of_the_body_on_any_grid(turn_de
     assert wrong < 0.04 * np.count_nonzero(wanted_mm < 0)
 
 
-def test_a_bone_that_leaves_its_image_goes_on_and_no_bone_is_far():
+def test_the_distance_to_a_masks_surface_ends_where_its_image_ends():
+    """Half a voxel beyond the last slice's centre, as the mask does; and no bone is far."""
     bar = np.zeros((30, 30, 10), bool)
     bar[10:20, 10:20] = True
-    mask = Image(bar, (1, 1, 2))
-    longer = Image(np.zeros((30, 30, 12)), (1, 1, 2), (0, 0, -2))
+    mask = Image(bar, (1, 1, 2), direction=np.diag([1.0, 1, -1]))
+    longer = Image(np.zeros((30, 30, 14)), (1, 1, 2), (0, 0, 4), mask.direction)
     distance_mm = distance_to_mask_mm(mask, longer)
-    np.testing.assert_allclose(distance_mm[15, 15], -5.0)
-    np.testing.assert_allclose(distance_mm[9, 15], 1.0)
+    np.testing.assert_allclose(distance_mm[15, 15, :5], [3, 1, -1, -3, -5])
+    np.testing.assert_allclose(distance_mm[15, 15, -5:], [-5, -3, -1, 1, 3])
+    np.testing.assert_allclose(distance_mm[9, 15, 4:-4], 1.0)
     assert (distance_to_mask_mm(mask.with_array(bar & False), longer) > 2).all()
+
+
+def test_the_distance_to_a_large_mask_is_taken_where_it_is_asked_for():
+    voxels = np.zeros((400, 400, 60), np.uint8)
+    voxels[190:210, 190:210, 20:40] = voxels[0, 0, 0] = voxels[-1, -1, -1] = 1
+    mask = Image(voxels, (0.5, 0.5, 1.0))
+    target = Image(np.zeros((20, 20, 8)), (0.8, 0.8, 3.0), (92, 92, 18))
+    tracemalloc.start()
+    distance_mm = distance_to_mask_mm(mask, target)
+    peak_mb = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    assert (distance_mm < 0).any() and (distance_mm > 0).any()
+    assert peak_mb < 60  # all of it takes 600
+    far = replace(target, origin_mm=(500.0, 500.0, 500.0))
+    assert (distance_to_mask_mm(mask, far) > 3).all()

@@ -74,7 +74,8 @@ def test_a_patch_that_is_not_turned_or_scaled_holds_the_crops_own_voxels():
 
 
 def test_the_truth_of_a_patch_comes_from_the_distance_to_the_surface():
-    grown = replace(CROPS[0], distance_um=CROPS[0].distance_um - np.int16(500))
+    more_than_a_pixel_um = np.int16(900)
+    grown = replace(CROPS[0], distance_um=CROPS[0].distance_um - more_than_a_pixel_um)
     for recipe in (RECIPE, replace(RECIPE, ranges=replace(NEVER, rotation=(1.0, (5.0, 15.0))))):
         (_, truth), (_, larger) = (
             draw_patch(crop, recipe, np.random.default_rng(3)) for crop in (CROPS[0], grown)

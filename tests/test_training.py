@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from training_factory import read_events
+from event_files import read_events
 
 from hipqct.cohort import accuracy_table
 from hipqct.errors import ModelError

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from training_factory import random_weights
+from network_factory import random_weights
 
 from hipqct.errors import ModelError
 from hipqct.network import COMPACT, PAPER, check_weights, fold_norms, weight_shapes, widen_filters

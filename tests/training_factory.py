@@ -1,12 +1,9 @@
-"""A training small enough for tests, random weights, and what a training wrote."""
-
-import struct
+"""A training small enough for tests."""
 
 import numpy as np
-import pytest
 
 from hipqct.augment import Ranges
-from hipqct.network import PAPER, weight_shapes
+from hipqct.network import PAPER
 from hipqct.recipe import Recipe
 from hipqct.solid import surface_distance_um
 from hipqct.train import Crop, get_state, set_state, start_model, train_vnet
@@ -56,31 +53,3 @@ def train(recipe=RECIPE, steps=None, state=None, first_step=0, minutes=10.0):
 
     train_vnet(model, CROPS[:3], {"validation": CROPS[3:]}, recipe, on_epoch, first_step, minutes)
     return model, rows, states
-
-
-def random_weights(config: dict, seed: int = 0) -> dict[str, np.ndarray]:
-    """Weights of trained size: kernels that keep the variance, vectors near where training starts."""
-    rng = np.random.default_rng(seed)
-    weights = {}
-    for name, shape in weight_shapes(config).items():
-        if name.endswith("/kernel"):
-            inputs = min(shape[3], shape[4]) * np.prod(shape[:3])
-            weights[name] = rng.normal(0, np.sqrt(2 / inputs), shape).astype(np.float32)
-        elif name.endswith(("/gamma", "/moving_variance")):
-            weights[name] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
-        else:
-            weights[name] = rng.normal(0, 0.1, shape).astype(np.float32)
-    return weights
-
-
-def read_events(path) -> list[tuple[int, float, str, float]]:
-    """Step, time, tag and value of every scalar of an event file: records of a length and its checksum, the
-    content and its checksum."""
-    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
-    content, found, at = path.read_bytes(), [], 0
-    while at < len(content):
-        (length,) = struct.unpack_from("<Q", content, at)
-        event = event_pb2.Event.FromString(content[at + 12 : at + 12 + length])
-        found += [(event.step, event.wall_time, v.tag, v.simple_value) for v in event.summary.value]
-        at += 16 + length
-    return found

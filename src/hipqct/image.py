@@ -124,3 +124,14 @@ def share_outside(mask: Image, box: Image) -> float:
     """The share of the mask's voxels whose centres lie outside the box of another image's voxels."""
     index = box.to_index(mask.to_world(np.argwhere(mask.array > 0)))
     return float(1 - ((index >= -0.5) & (index <= np.array(box.shape) - 0.5)).all(axis=1).mean())
+
+
+def beyond_box_mm(grid: Image, box: Image) -> np.ndarray:
+    """How far a grid's voxel centres lie beyond the box of another image's voxels, negative inside; float32.
+
+    Along the axis of that image along which it is most.
+    """
+    index = box.to_index(grid.to_world(np.indices(grid.shape).reshape(3, -1).T))
+    half = np.array(box.shape) / 2
+    beyond_mm = ((np.abs(index + 0.5 - half) - half) * box.spacing_mm).max(axis=1)
+    return beyond_mm.reshape(grid.shape).astype(np.float32)

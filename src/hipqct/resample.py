@@ -5,13 +5,14 @@ averaging. It leaves open where the new slices lie and what happens at the stack
 """
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from scipy import ndimage, sparse
 
 from hipqct.errors import ScanError
 from hipqct.hounsfield import AIR_HU
-from hipqct.image import Image
+from hipqct.image import Image, beyond_box_mm
 from hipqct.solid import bounding_box
 
 SLICE_RANGE_MM = (0.5, 5.0)
@@ -245,23 +246,28 @@ def resample_mask_slices(mask: Image, target: Image) -> Image:
 def distance_to_mask_mm(mask: Image, target: Image) -> np.ndarray:
     """Signed distance of a grid's voxel centres to a mask's surface, negative inside; float32.
 
-    Measured on the mask's own voxels, linear between them, and exact enough within a target voxel's diagonal
-    of the surface. Bone that leaves the mask's image goes on.
+    Between the centres of the mask's own voxels, so it exceeds that to the surface by half of one; linear
+    between them, and right within a target voxel's diagonal of the surface. Where the mask's image ends, the
+    mask does.
     """
-    inside = np.asarray(mask.array) > 0
     far_mm = float(np.linalg.norm(target.spacing_mm))
-    if not inside.any():
+    voxels = np.asarray(mask.array) > 0
+    if not voxels.any():
         return np.full(target.shape, far_mm, np.float32)
+    corners = np.array(list(product(*((0, n - 1) for n in target.shape))))
+    corners = mask.to_index(target.to_world(corners))
     margin = np.ceil(far_mm / np.array(mask.spacing_mm)).astype(int) + 1
-    box = zip(bounding_box(inside), margin, strict=True)
-    held = [np.arange(side.start - more, side.stop + more) for side, more in box]
-    padded = inside[np.ix_(*[np.clip(at, 0, n - 1) for at, n in zip(held, inside.shape, strict=True)])]
-    outside_mm, inside_mm = (
-        ndimage.distance_transform_edt(part, sampling=mask.spacing_mm) for part in (~padded, padded)
-    )
-    origin_mm = tuple(mask.to_world([at[0] for at in held]))
-    level = Image(outside_mm - inside_mm, mask.spacing_mm, origin_mm, mask.direction)
-    return resample_to(level, target, fill=far_mm).array
+    box = bounding_box(voxels)
+    low = np.maximum([side.start for side in box], np.floor(corners.min(axis=0)).astype(int)) - margin
+    high = np.minimum([side.stop for side in box], np.ceil(corners.max(axis=0)).astype(int) + 1) + margin
+    if not (low < high).all():
+        return np.full(target.shape, far_mm, np.float32)
+    held = (np.arange(a, b).clip(0, n - 1) for a, b, n in zip(low, high, voxels.shape, strict=True))
+    part = voxels[np.ix_(*held)]
+    distance_mm = ndimage.distance_transform_edt(~part, sampling=mask.spacing_mm).astype(np.float32)
+    distance_mm -= ndimage.distance_transform_edt(part, sampling=mask.spacing_mm).astype(np.float32)
+    level = Image(distance_mm, mask.spacing_mm, tuple(mask.to_world(low)), mask.direction)
+    return np.maximum(resample_to(level, target, fill=far_mm).array, beyond_box_mm(target, mask))
 
 
 def _axis_weights(size: int, centers: np.ndarray, scale: float) -> sparse.csr_matrix:

@@ -18,7 +18,7 @@ def predict_crop(
     Args:
         networks: of each model the engine and the plan.
         ct: HU, shape ``(x, y, z)``, on the plans' spacing.
-        windows: a `hipqct.predict.WindowScheme`, or its values.
+        windows: how they are placed along z.
         side: the hip's; it is mirrored for models of the other side, and the result is mirrored back.
 
     Returns:

@@ -30,18 +30,19 @@ def solid_mask(mask: np.ndarray) -> np.ndarray:
 def surface_distance_um(
     mask: np.ndarray, spacing_mm: Sequence[float], distance_mm: np.ndarray | None = None
 ) -> np.ndarray:
-    """Signed distance of every voxel's centre to a mask's surface, negative exactly in the mask; int16.
+    """Signed distance of every voxel's centre to a femur's surface, negative exactly in its mask; int16.
 
     Between voxels it tells where the surface lies, to a fraction of one, which the mask does not (shape-based
     interpolation: Raya and Udupa 1990, doi:10.1109/42.52980).
 
     Args:
         mask: ``(x, y, z)``.
-        distance_mm: to the surface of which the mask was made, negative inside, where it is known; without
-            it the surface lies between the voxels' centres.
+        distance_mm: to the surface of which the mask was made, negative inside, where it is known. Else it
+            is between voxel centres in and outside the mask, half a voxel more than to its surface.
 
     Returns:
-        Micrometres; cut where they exceed a voxel's diagonal, beyond which no interpolation reaches.
+        Micrometres; 1 where ``distance_mm`` contradicts the mask; cut where they exceed a voxel's diagonal,
+        beyond which no interpolation reaches.
     """
     mask = np.asarray(mask, bool)
     if distance_mm is None:

@@ -71,7 +71,7 @@ def draw_patch(crop: Crop, recipe: Recipe, rng: np.random.Generator) -> tuple[np
     """One augmented patch: normalised input and truth (0 or 1), float32.
 
     The truth of a turned or scaled patch comes from the distance to the femur's surface: between the voxels
-    of a mask the surface is lost, and 3 % of a phantom's femur would be labelled wrongly.
+    of a mask the surface is lost, and 2.5 % of a phantom's femur would be labelled wrongly.
     """
     augmentation = draw_augmentation(rng, recipe.ranges)
     centre = draw_centre(crop, recipe.patch, rng)

@@ -91,6 +91,8 @@ class Dataset:
     def __init__(self, path):
         try:
             self.file = h5py.File(path, "r", rdcc_nbytes=0)
+            if self.file.attrs["format"] != FORMAT:
+                raise KeyError(f"format {self.file.attrs['format']}, not {FORMAT}")
             self.side, self.data = (str(self.file.attrs[key]) for key in ("side", "data"))
             self.sha256 = str(self.file.attrs["content_sha256"])
             self.spacing_mm = tuple(float(v) for v in self.file.attrs["spacing_mm"])

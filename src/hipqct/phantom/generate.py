@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hipqct.density import MM3_PER_CM3
-from hipqct.image import Image
+from hipqct.image import Image, beyond_box_mm
 from hipqct.phantom import confounders, scanner
 from hipqct.phantom.blocks import Bone, paint_bone, solid_volume_mm3
 from hipqct.phantom.parameters import PhantomParameters
@@ -113,25 +113,16 @@ def femur_mask(parameters: PhantomParameters, side: str, grid: Image) -> Image:
     share, _ = paint_bone(
         grid.with_array(np.zeros(grid.shape, np.float32)), _femur(parameters, side), parameters.scanner
     )
-    return grid.with_array((share >= 0.5) & (_beyond_scan_mm(parameters, grid) < 0))
+    return grid.with_array((share >= 0.5) & (beyond_box_mm(grid, scan_grid(parameters)) < 0))
 
 
 def femur_distance_mm(parameters: PhantomParameters, side: str, grid: Image) -> np.ndarray:
     """Signed distance of a grid's voxel centres to the surface of `femur_mask`, negative inside; float32."""
     points_mm = grid.to_world(np.indices(grid.shape).reshape(3, -1).T).T.astype(np.float32)
     distance_mm = _femur(parameters, side).distance_mm(points_mm).reshape(grid.shape)
-    return np.maximum(distance_mm, _beyond_scan_mm(parameters, grid))
+    return np.maximum(distance_mm, beyond_box_mm(grid, scan_grid(parameters)))
 
 
 def _femur(parameters: PhantomParameters, side: str) -> Bone:
     streams = RandomStreams(parameters.seed)
     return Patient(parameters, streams.anatomy).femur(side, streams.texture)
-
-
-def _beyond_scan_mm(parameters: PhantomParameters, grid: Image) -> np.ndarray:
-    """How far a grid's voxel centres lie beyond the scanned box, negative inside it; float32."""
-    scan = scan_grid(parameters)
-    index = scan.to_index(grid.to_world(np.indices(grid.shape).reshape(3, -1).T))
-    half = np.array(scan.shape) / 2
-    beyond_mm = ((np.abs(index + 0.5 - half) - half) * scan.spacing_mm).max(axis=1)
-    return beyond_mm.reshape(grid.shape).astype(np.float32)

@@ -31,8 +31,10 @@ def judge_models(
         windows: step, blend and ends of a `hipqct.predict.WindowScheme`, as at inference.
     """
     from hipqct.engine import load_engine
+    from hipqct.predict import WindowScheme
     from hipqct.segment import segment_crop
 
+    scheme = WindowScheme(*windows)
     models = [read_model(Path(path).parent) for path in plan_paths]
     chosen_on_test = any(plan["training"].get("selection") == "paper" for plan, _ in models)
     networks = [(load_engine(plan["network"], weights, device, threads), plan) for plan, weights in models]
@@ -44,7 +46,7 @@ def judge_models(
             row["group"] = hip.patient
             flags = [SYNTHETIC] * (data.data == SYNTHETIC) + [CHOSEN_ON_TEST] * chosen_on_test
             try:  # crops of a set for left models are left ones already
-                bone = segment_crop(networks, ct, hip.spacing_mm, windows)
+                bone = segment_crop(networks, ct, hip.spacing_mm, scheme)
             except AnatomyError as error:
                 log.warning("%s: %s", hip.name, error)
                 rows.append(row | {"status": "failed", "flags": flags})

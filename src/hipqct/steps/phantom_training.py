@@ -187,7 +187,7 @@ def _tell_differences(first_plan: dict, recipe: Recipe) -> None:
 def _read_hip(path: Path, fold: int) -> Hip:
     seed, side = path.stem.split("_")
     with np.load(path) as arrays:
-        return Hip(seed, side, fold=fold, **arrays)
+        return Hip(seed, side, arrays["ct"], arrays["mask"], fold=fold, distance_um=arrays["distance_um"])
 
 
 def draw_changes(rng: np.random.Generator) -> dict:
