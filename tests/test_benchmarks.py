@@ -3,13 +3,16 @@
 import argparse
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
 
+from hipqct.io.dataset import Hip
 from hipqct.io.files import read_json, write_json
+from hipqct.predict import WindowScheme
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import bench_inference
@@ -135,6 +138,24 @@ def test_a_study_is_of_these_weights_and_complete(tmp_path):
     (tmp_path / "results/subjects/real-ct/right/evaluation.json").unlink()
     with pytest.raises(SystemExit, match=r"real-ct/right/evaluation.json is missing"):
         bench_models.read_real(tmp_path, "a")
+
+
+def test_wrong_voxels_are_placed_by_their_distance_to_the_surface(monkeypatch):
+    truth = np.zeros((10, 10, 4), bool)
+    truth[:, :5] = True
+    mask = truth.copy()
+    mask[0, 4] = False  # 4 voxels 0.05 mm inside
+    mask[0, 8] = True  # 4 voxels 2 mm outside
+    distance_um = np.full(truth.shape, 300, np.int16)
+    distance_um[:, 4], distance_um[:, 8] = -50, 2000
+    hips = [
+        Hip("1", "left", truth.astype(np.int16), truth, spacing_mm=(1, 1, 1), distance_um=distance_um)
+    ] * 2
+    bone = SimpleNamespace(mask=SimpleNamespace(array=mask))
+    monkeypatch.setattr(bench_models, "segment_crop", lambda *_: bone)
+    found = bench_models.locate_wrong(hips, [], WindowScheme(1))
+    assert found["percent_of_femur"] == pytest.approx(100 * 8 / 200)
+    assert [found[f"percent_within_{mm}_mm"] for mm in (0.1, 0.8)] == [50, 50]
 
 
 def test_failed_hips_leave_no_headline():
