@@ -4,9 +4,9 @@
 
 Phantoms are of the test seeds, that nothing was trained or chosen on, as a cohort has them: 2-mm slices,
 left hips, resampled, cropped and segmented as in the workflow. How far from the continuous surface wrong
-voxels lie is measured too. ``--study`` is the work folder of
-``real_scans.py``, run with the same weights: its evaluations are added. A hip that fails has no scores; then
-means are named as those of the hips done, and the benchmark ends with status 1.
+voxels lie is measured too. ``--study`` is the work folder of ``real_scans.py``, run with the same weights:
+its evaluations are added. A hip that fails has no scores; then means are named as those of the hips done, and
+the benchmark ends with status 1.
 """
 
 import argparse
@@ -99,7 +99,9 @@ def read_real(study: Path, weights_sha256: str) -> dict:
     return found
 
 
-def judge_phantoms(options, plan: dict, weights: dict, windows: list) -> tuple[pd.DataFrame, int, dict]:
+def judge_phantoms(
+    options, plan: dict, weights: dict, windows: WindowScheme
+) -> tuple[pd.DataFrame, int, dict]:
     """One row of scores per phantom's left hip, how many of them gave no crop, and where they are wrong."""
     seeds = TEST_SEEDS[: options.phantoms]
     with tempfile.TemporaryDirectory() as temporary:
@@ -118,7 +120,7 @@ def judge_phantoms(options, plan: dict, weights: dict, windows: list) -> tuple[p
         tested = read_table(path, TEXT_COLUMNS)
         networks = [(openvino_engine(plan["network"], weights, options.threads), plan)]
         with Dataset(dataset_path) as data:
-            wrong = locate_wrong(data.hips(), networks, WindowScheme(*windows))
+            wrong = locate_wrong(data.hips(), networks, windows)
     return tested, len(seeds) - len(tested), wrong
 
 
@@ -156,7 +158,7 @@ def main() -> None:
     options, out = read_options()
     plan, weights = read_model(options.model)
     real = read_real(options.study, plan["weights_sha256"]) if options.study else {}
-    windows = list(WindowScheme.parse(default_scheme()))
+    windows = WindowScheme.parse(default_scheme())
     tested, not_made, wrong = judge_phantoms(options, plan, weights, windows)
     print(tested[["subject", "sex", "age", "dice", "hausdorff95_mm", "relative_error_percent"]].to_string())
     groups = {c: tested if sex is None else tested[tested["sex"] == sex] for c, sex in COHORTS.items()}

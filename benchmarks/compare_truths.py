@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from hipqct.augment import Augmentation, cut_patch
 from hipqct.crop import crop_roi, locate_hip
-from hipqct.image import Image
+from hipqct.image import Image, index_along
 from hipqct.phantom.generate import femur_distance_mm, femur_mask, generate_phantom
 from hipqct.phantom.parameters import PhantomParameters, sample_parameters
 from hipqct.phantom.seeds import VALIDATION_SEEDS
@@ -45,10 +45,11 @@ def continuous_truth(parameters: PhantomParameters, roi: Image, centre, augmenta
     for part in (np.arange(SUBSLICES) + 0.5) / SUBSLICES - 0.5:
         grid = patch_grid(roi, centre, augmentation, part)
         shares.append(occupancy(femur_distance_mm(parameters, "left", grid), grid.spacing_mm[0]))
-    places_mm = patch_grid(roi, centre, augmentation).to_world(np.indices(SIZE).reshape(3, -1).T)
-    index = roi.to_index(places_mm)
-    within = ((index >= 0) & (index <= np.array(roi.shape) - 1)).all(axis=1)
-    return np.mean(shares, axis=0) >= 0.5, within.reshape(SIZE)
+    grid, within = patch_grid(roi, centre, augmentation), np.ones(SIZE, bool)
+    for axis, n in enumerate(roi.shape):
+        index = index_along(roi, axis, grid)
+        within &= (index >= 0) & (index <= n - 1)
+    return np.mean(shares, axis=0) >= 0.5, within
 
 
 def wrong_percents(seed: int) -> list[dict[str, float]]:

@@ -72,6 +72,11 @@ class Image:
         offset_mm = np.asarray(point_mm, dtype=float) - self.affine[:3, 3]
         return offset_mm @ np.linalg.inv(self.affine[:3, :3]).T
 
+    @property
+    def corners_mm(self) -> np.ndarray:
+        """World positions (mm) of the centres of the eight outermost voxels, shape ``(8, 3)``."""
+        return self.to_world(np.array(np.meshgrid(*[(0, n - 1) for n in self.shape])).reshape(3, -1).T)
+
     def with_array(self, array: np.ndarray) -> "Image":
         """The same place in the world with other voxels of the same shape."""
         if array.shape != self.shape:
@@ -82,9 +87,7 @@ class Image:
         """Whether both images share shape and place, within ``GEOMETRY_TOLERANCE_MM`` at every corner."""
         if self.shape != other.shape:
             return False
-        corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape])).reshape(3, -1).T
-        gap_mm = np.abs(self.to_world(corners) - other.to_world(corners))
-        return bool(gap_mm.max() <= GEOMETRY_TOLERANCE_MM)
+        return bool(np.abs(self.corners_mm - other.corners_mm).max() <= GEOMETRY_TOLERANCE_MM)
 
 
 def lps_axes(direction: np.ndarray) -> tuple[tuple[int, int, int], list[bool]]:
@@ -126,12 +129,20 @@ def share_outside(mask: Image, box: Image) -> float:
     return float(1 - ((index >= -0.5) & (index <= np.array(box.shape) - 0.5)).all(axis=1).mean())
 
 
+def index_along(image: Image, axis: int, grid: Image) -> np.ndarray:
+    """Fractional index along one axis of an image of every voxel centre of a grid, in the grid's shape."""
+    to_image = (np.linalg.inv(image.affine) @ grid.affine)[axis]
+    i, j, k = np.ogrid[tuple(slice(n) for n in grid.shape)]  # linear in each: no array of all indices
+    return to_image[0] * i + to_image[1] * j + to_image[2] * k + to_image[3]
+
+
 def beyond_box_mm(grid: Image, box: Image) -> np.ndarray:
     """How far a grid's voxel centres lie beyond the box of another image's voxels, negative inside; float32.
 
     Along the axis of that image along which it is most.
     """
-    index = box.to_index(grid.to_world(np.indices(grid.shape).reshape(3, -1).T))
-    half = np.array(box.shape) / 2
-    beyond_mm = ((np.abs(index + 0.5 - half) - half) * box.spacing_mm).max(axis=1)
-    return beyond_mm.reshape(grid.shape).astype(np.float32)
+    farthest = np.full(grid.shape, -np.inf, np.float32)
+    for axis, (n, mm) in enumerate(zip(box.shape, box.spacing_mm, strict=True)):
+        beyond = np.abs(index_along(box, axis, grid) + 0.5 - n / 2) - n / 2
+        np.maximum(farthest, beyond * mm, out=farthest, casting="same_kind")
+    return farthest

@@ -5,15 +5,14 @@ averaging. It leaves open where the new slices lie and what happens at the stack
 """
 
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 from scipy import ndimage, sparse
 
 from hipqct.errors import ScanError
 from hipqct.hounsfield import AIR_HU
-from hipqct.image import Image, beyond_box_mm
-from hipqct.solid import bounding_box
+from hipqct.image import Image, beyond_box_mm, index_along
+from hipqct.solid import bounding_box, signed_distance_mm
 
 SLICE_RANGE_MM = (0.5, 5.0)
 # Scanners write 2-mm spacing as 1.99 or 2.01; the new slices are then 2.985 or 3.015 mm apart.
@@ -207,10 +206,7 @@ def interpolate_map(level: Image, target: Image) -> np.ndarray:
     padded = np.pad(np.asarray(level.array, np.float32), ((0, 0), (0, 0), (1, 1)), mode="edge")
     more = Image(padded, level.spacing_mm, tuple(level.to_world((0, 0, -1))), level.direction)
     values = resample_to(more, target, fill=0).array
-    # Height in slices of level, split by axis since it is linear in each index of the target.
-    to_level = (np.linalg.inv(level.affine) @ target.affine)[2]
-    i, j, k = np.ogrid[tuple(slice(n) for n in target.shape)]
-    height = to_level[0] * i + to_level[1] * j + to_level[2] * k + to_level[3]
+    height = index_along(level, 2, target)
     return np.where((height > -0.5) & (height < level.shape[2] - 0.5), values, 0)
 
 
@@ -254,18 +250,16 @@ def distance_to_mask_mm(mask: Image, target: Image) -> np.ndarray:
     voxels = np.asarray(mask.array) > 0
     if not voxels.any():
         return np.full(target.shape, far_mm, np.float32)
-    corners = np.array(list(product(*((0, n - 1) for n in target.shape))))
-    corners = mask.to_index(target.to_world(corners))
+    corners = mask.to_index(target.corners_mm)
     margin = np.ceil(far_mm / np.array(mask.spacing_mm)).astype(int) + 1
     box = bounding_box(voxels)
     low = np.maximum([side.start for side in box], np.floor(corners.min(axis=0)).astype(int)) - margin
     high = np.minimum([side.stop for side in box], np.ceil(corners.max(axis=0)).astype(int) + 1) + margin
-    if not (low < high).all():
-        return np.full(target.shape, far_mm, np.float32)
     held = (np.arange(a, b).clip(0, n - 1) for a, b, n in zip(low, high, voxels.shape, strict=True))
     part = voxels[np.ix_(*held)]
-    distance_mm = ndimage.distance_transform_edt(~part, sampling=mask.spacing_mm).astype(np.float32)
-    distance_mm -= ndimage.distance_transform_edt(part, sampling=mask.spacing_mm).astype(np.float32)
+    if not part.any():
+        return np.full(target.shape, far_mm, np.float32)
+    distance_mm = signed_distance_mm(part, mask.spacing_mm)
     level = Image(distance_mm, mask.spacing_mm, tuple(mask.to_world(low)), mask.direction)
     return np.maximum(resample_to(level, target, fill=far_mm).array, beyond_box_mm(target, mask))
 

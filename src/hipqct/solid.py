@@ -27,6 +27,16 @@ def solid_mask(mask: np.ndarray) -> np.ndarray:
     return solid
 
 
+def signed_distance_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Distance of every voxel's centre to the nearest one on the other side of a mask's surface.
+
+    Negative in the mask. Half a voxel more than to the surface itself, which lies between the two.
+    """
+    distance_mm = ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
+    distance_mm -= ndimage.distance_transform_edt(mask, sampling=spacing_mm)
+    return distance_mm
+
+
 def surface_distance_um(
     mask: np.ndarray, spacing_mm: Sequence[float], distance_mm: np.ndarray | None = None
 ) -> np.ndarray:
@@ -37,8 +47,8 @@ def surface_distance_um(
 
     Args:
         mask: ``(x, y, z)``.
-        distance_mm: to the surface of which the mask was made, negative inside, where it is known. Else it
-            is between voxel centres in and outside the mask, half a voxel more than to its surface.
+        distance_mm: to the surface of which the mask was made, negative inside, where it is known; else that
+            of `signed_distance_mm`.
 
     Returns:
         Micrometres; 1 where ``distance_mm`` contradicts the mask; cut where they exceed a voxel's diagonal,
@@ -46,8 +56,7 @@ def surface_distance_um(
     """
     mask = np.asarray(mask, bool)
     if distance_mm is None:
-        outside, inside = (ndimage.distance_transform_edt(m, sampling=spacing_mm) for m in (~mask, mask))
-        distance_mm = outside - inside
+        distance_mm = signed_distance_mm(mask, spacing_mm)
     most_um = np.ceil(1000 * np.linalg.norm(spacing_mm))
     away_um = np.maximum(np.rint(1000 * np.where(mask, -distance_mm, distance_mm)), 1)
     return np.where(mask, -1, 1).astype(np.int16) * np.minimum(away_um, most_um).astype(np.int16)

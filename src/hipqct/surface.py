@@ -11,7 +11,7 @@ from skimage.measure import marching_cubes
 from hipqct.errors import MeshError
 from hipqct.image import Image
 from hipqct.mesh import Surface, enclosed_volume_mm3, is_closed, surface_area_mm2
-from hipqct.solid import bounding_box, solid_mask
+from hipqct.solid import bounding_box, signed_distance_mm, solid_mask
 
 # Triangles of about a millimetre: 3-mm slices are cut in three, pixels of 0.7 to 1.4 mm stay.
 FINE_MM = 1.0
@@ -100,8 +100,7 @@ def smooth_level_set(mask: Image) -> LevelSet:
     high = np.array([side.stop for side in box]) + margin
     inside = tuple(np.clip(np.arange(a, b), 0, n - 1) for a, b, n in zip(low, high, solid.shape, strict=True))
     padded = solid[np.ix_(*inside)]
-    distance_mm = ndimage.distance_transform_edt(padded, sampling=spacing_mm)
-    distance_mm -= ndimage.distance_transform_edt(~padded, sampling=spacing_mm)
+    distance_mm = -signed_distance_mm(padded, spacing_mm)
     parts = np.maximum(1, np.rint(spacing_mm / FINE_MM)).astype(int)
     step = 1.0 / parts
     # The outer half voxel of the margin stays unused: nodes start on the first face inside it.

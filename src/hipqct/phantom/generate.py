@@ -34,16 +34,18 @@ class RandomStreams:
         self.anatomy, self.soft, self.texture, self.noise = (np.random.default_rng(s) for s in streams)
 
 
-def scan_grid(parameters: PhantomParameters) -> Image:
-    """An empty float32 image with the scan's grid: y centred on the table, z from the bottom up."""
+def scan_box(parameters: PhantomParameters) -> Image:
+    """The scan's grid without voxels: y centred on the table, z from the bottom up."""
     s = parameters.scanner
     edge_mm = -(s.matrix - 1) / 2 * s.pixel_mm
-    array = np.full((s.matrix, s.matrix, s.slices), scanner.PHYSICAL_AIR_HU, dtype=np.float32)
-    return Image(
-        array,
-        (s.pixel_mm, s.pixel_mm, s.slice_mm),
-        (s.field_center_mm + edge_mm, edge_mm, s.slice_mm / 2 - s.bottom_mm),
-    )
+    origin_mm = (s.field_center_mm + edge_mm, edge_mm, s.slice_mm / 2 - s.bottom_mm)
+    return Image.empty((s.matrix, s.matrix, s.slices), (s.pixel_mm, s.pixel_mm, s.slice_mm), origin_mm)
+
+
+def scan_grid(parameters: PhantomParameters) -> Image:
+    """An image of air on the scan's grid, float32."""
+    box = scan_box(parameters)
+    return box.with_array(np.full(box.shape, scanner.PHYSICAL_AIR_HU, dtype=np.float32))
 
 
 def _reconstruct(ct: Image, parameters: PhantomParameters, patient: Patient, rng) -> np.ndarray:
@@ -113,14 +115,14 @@ def femur_mask(parameters: PhantomParameters, side: str, grid: Image) -> Image:
     share, _ = paint_bone(
         grid.with_array(np.zeros(grid.shape, np.float32)), _femur(parameters, side), parameters.scanner
     )
-    return grid.with_array((share >= 0.5) & (beyond_box_mm(grid, scan_grid(parameters)) < 0))
+    return grid.with_array((share >= 0.5) & (beyond_box_mm(grid, scan_box(parameters)) < 0))
 
 
 def femur_distance_mm(parameters: PhantomParameters, side: str, grid: Image) -> np.ndarray:
     """Signed distance of a grid's voxel centres to the surface of `femur_mask`, negative inside; float32."""
     points_mm = grid.to_world(np.indices(grid.shape).reshape(3, -1).T).T.astype(np.float32)
     distance_mm = _femur(parameters, side).distance_mm(points_mm).reshape(grid.shape)
-    return np.maximum(distance_mm, beyond_box_mm(grid, scan_grid(parameters)))
+    return np.maximum(distance_mm, beyond_box_mm(grid, scan_box(parameters)))
 
 
 def _femur(parameters: PhantomParameters, side: str) -> Bone:
