@@ -119,6 +119,20 @@ def test_a_corrected_sheet_counts_though_its_time_is_old(study):
         assert planned(study) == jobs
 
 
+def test_a_slice_or_reference_changed_in_place_counts_though_times_are_old(study):
+    """The times that Snakemake looks at stay: that of the slice's folder, and one older than the results."""
+    scans = study.folder / "scans"
+    for path, rule in (
+        (sorted((scans / "S001/dicom").iterdir())[5], "import_scan"),
+        (scans / "S002/left_femur.nii.gz", "evaluate_mask"),
+    ):
+        before = path.stat()
+        os.utime(path, (1e9, 1e9))
+        assert planned(study)[rule] == 1
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert planned(study) == {}
+
+
 def test_a_clusters_job_does_not_mind_another_subjects_scan_that_was_moved(study):
     """It reads the sheet anew; the run itself does mind."""
     scan = study.folder / "scans/S004/ct.nii.gz"

@@ -12,6 +12,7 @@ from hipqct import revisions
 from hipqct.errors import ModelError, SheetError
 from hipqct.io.laws import LAWS_FOLDER, law_files
 from hipqct.io.models import check_crop_settings, plan_hash
+from hipqct.io.walk import files_state
 from hipqct.settings import check_bases, check_settings
 from hipqct.sheet import (
     ANYWHERE,
@@ -35,11 +36,12 @@ try:
     check_settings(config, PROJECT / "workflow/schemas/config.schema.yaml")
     # The demo's scans are made by the rules of demo.smk and need not exist yet. A job on a cluster, which reads
     # the sheet anew, is not kept from its own subject by a scan of another that was moved meanwhile.
-    MADE_HERE = (
-        demo_files("results/phantoms") if workflow.is_main_process else [ANYWHERE]
-    )
+    MADE_HERE = [path.resolve() for path in demo_files("results/phantoms")]
     SUBJECTS = {
-        subject.subject: subject for subject in read_sheet(config["samples"], MADE_HERE)
+        subject.subject: subject
+        for subject in read_sheet(
+            config["samples"], MADE_HERE if workflow.is_main_process else [ANYWHERE]
+        )
     }
     check_bases(SUBJECTS.values(), config["mesh"])
     MODELS = find_models(
@@ -76,6 +78,15 @@ def row(wildcards):
 def from_sheet(column):
     """Look a column of the sheet up for a job's subject."""
     return lambda wildcards: getattr(row(wildcards), column)
+
+
+@functools.cache
+def state_of(path):
+    """A hash of a file's or folder's contents' names, sizes and times; none for what the demo's rules make.
+
+    Snakemake looks at the path's own time, which stays when a slice is overwritten in place.
+    """
+    return None if path.resolve() in MADE_HERE else files_state(path)
 
 
 def stop(error):

@@ -15,6 +15,7 @@ rule import_scan:
         mem_mb=4000,
     params:
         series_uid=from_sheet("series_uid"),
+        scan_state=lambda wildcards: state_of(row(wildcards).scan),
         revision=revisions.IMPORT_SCAN,
     message:
         "Import the scan of {wildcards.subject}."

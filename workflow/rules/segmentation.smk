@@ -90,6 +90,7 @@ rule evaluate_mask:
     resources:
         mem_mb=4000,
     params:
+        reference_state=lambda wildcards: state_of(reference_mask(wildcards)),
         revision=revisions.EVALUATE_MASK,
     message:
         "Evaluate the {wildcards.side} femur of {wildcards.subject} against its reference."

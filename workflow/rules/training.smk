@@ -57,6 +57,9 @@ rule build_dataset:
         mem_mb=2000,
     params:
         side=TRAIN["side"],
+        reference_states=lambda wildcards: [
+            state_of(SUBJECTS[s].reference[side]) for s, side in LABELLED
+        ],
         revision=revisions.BUILD_DATASET,
     message:
         "Write the training set."

@@ -1,10 +1,12 @@
-"""The files below a folder, through links, each real folder once."""
+"""The files below a folder, through links, each real folder once; and whether they have changed."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hipqct.errors import ScanError
+from hipqct.io.text_header import read_text_header
 
 
 def walk_files(root: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[tuple[Path, list]]:
@@ -35,3 +37,38 @@ def walk_files(root: Path, on_error: Callable[[OSError], None] | None = None) ->
 def is_broken_link(path: Path) -> bool:
     """Whether a link leads to nothing."""
     return path.is_symlink() and not path.exists()
+
+
+def files_state(path: Path) -> str:
+    """A hash of the names, sizes and times (s) of all files that a scan or a mask is read from.
+
+    It tells what the path's own time does not: slices overwritten in place or added in a folder below, the
+    voxels beside a header, and files that were put there with an old time. What cannot be looked at is left
+    out: reading it will say why.
+
+    Args:
+        path: a folder, or a file, with the files that its header names.
+    """
+    state = []
+    for file in _files_of(Path(path)):
+        try:
+            status = file.stat()
+        except OSError:
+            continue
+        state.append((os.path.relpath(file, path), status.st_size, int(status.st_mtime)))
+    return hashlib.sha256(repr(state).encode()).hexdigest()
+
+
+def _files_of(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        for folder, names in walk_files(path, on_error=lambda error: None):
+            yield from (folder / name for name in names)
+        return
+    yield path
+    try:
+        header = read_text_header(path)
+    except OSError:
+        return
+    if header is None or header.data == path:
+        return
+    yield from [header.data] if header.data else sorted(path.parent.iterdir())
