@@ -245,13 +245,14 @@ def test_a_hip_without_a_load_case_to_solve_is_no_failure(tmp_path):
 
 
 def test_measures_to_a_common_length_are_those_of_the_cut_femur(tmp_path):
-    cut = {"distal_cut_mm": 60, "whole_below_head_mm": 95.0, "anatomy": {"below_head_mm": 60.1}}
-    cut |= {"mask": {"volume_mm3": 70_000.0}, "material": {"mineral_mask_mg": 17_500.0}}
+    cut = {"whole_below_head_mm": 95.0, "to_cut": {"volume_mm3": 70_000.0, "mineral_mg": 17_500.0}}
 
     def change(study):
         for subject, mesh in (("S001", cut), ("S002", cut | {"flags": ["distal_cut_missing_mm"]})):
             study.write(subject, "left", "{side}/mesh/mesh.json", MESH | mesh)
-        study.write("S003", "left", "{side}/mesh/mesh.json", MESH | cut | {"material": None})
+        study.write(
+            "S003", "left", "{side}/mesh/mesh.json", MESH | cut | {"to_cut": {"volume_mm3": 70_000.0}}
+        )
         study.write("S001", "left", "scan.json", {"flags": [], "kvp": 120.0, "kernel": "B30s"})
         volume = read_json(study.path("S001", "left", "{side}/volume.json"))
         volume["calibration"] = {"slope": 0.8, "intercept": -2.0, "basis": "HA"}
@@ -280,6 +281,40 @@ def test_hips_whose_bone_ends_elsewhere_are_flagged():
     assert [h["subject"] for h in hips if h.get("flags")] == ["S3"]  # the median is 98 mm
     table = subject_table(hips)
     assert table["below_head_mm"].tolist()[:2] == [95, 98] and table["flags"][3] == "other_length"
+
+
+@pytest.mark.parametrize(
+    ("ends_mm", "flagged"),
+    [((90, 109, 90, 109), [1, 3]), ((100, 119), [1]), ((100, 109), []), ((90, 90, 90, 109, 109), [3, 4])],
+)
+def test_of_two_lengths_one_is_told_apart(ends_mm, flagged):
+    """The middle between both would be near enough to each."""
+    hips = [{"below_head_mm": float(mm), "flags": []} for mm in ends_mm]
+    flag_other_lengths(hips)
+    assert [i for i, hip in enumerate(hips) if hip["flags"]] == flagged
+
+
+def test_one_scan_under_two_names_is_flagged(tmp_path):
+    """By its series; a copy without one by volume and mean CT number. The other side is another bone."""
+
+    def change(study):
+        for subject in ("S001", "S002"):
+            study.write(subject, "left", "scan.json", {"flags": [], "series": "0123456789ab"})
+        study.write("S003", "left", "scan.json", {"flags": [], "series": "another"})
+        same = read_json(study.path("S004", "left", "{side}/volume.json"))
+        study.write("S005", "left", "{side}/volume.json", same)
+        study.write("S006", "right", "scan.json", {"flags": [], "series": "0123456789ab"})
+        study.write("S006", "right", "{side}/volume.json", same)
+
+    hips = [*cohort(5), Hip("S006", sides=("right",))]
+    rows = aggregate(tmp_path, hips, change).table("subjects")
+    assert [row["flags"] for row in rows] == ["same_scan", "same_scan", "", "same_scan", "same_scan", ""]
+
+
+def test_a_hip_whose_mesh_failed_is_flagged_whatever_the_gate(tmp_path):
+    study = aggregate(tmp_path, cohort(2), lambda s: s.fail("export_mesh", "S001.left", "A gate failed."))
+    assert [row["flags"] for row in study.table("subjects")] == ["no_mesh", ""]
+    assert [row["status"] for row in study.table("subjects")] == ["done", "done"]
 
 
 def test_a_solution_of_an_older_mesh_does_not_count(tmp_path):
@@ -347,7 +382,7 @@ def test_meshes_and_solutions_that_do_not_count_are_not_compared(tmp_path):
 
     states = {("export_mesh", name, "left"): name == "S001" for name in names}
     study = aggregate(tmp_path / "meshes", cohort(3), change, states=states)
-    assert [row["flags"] for row in study.table("subjects")] == ["", "", ""]
+    assert [row["flags"] for row in study.table("subjects")] == ["", "no_mesh", "no_mesh"]
 
     def solved_otherwise(study):
         for name in names:

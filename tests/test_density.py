@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hipqct.density import bone_mineral_content_mg, calibrate, integral_density
+from hipqct.density import bone_mineral_content_mg, calibrate, integral_density, is_usual_calibration
 from hipqct.errors import AnatomyError, SheetError
 from hipqct.image import Image
 
@@ -32,6 +32,12 @@ def test_one_cubic_centimetre_at_a_density_holds_that_many_milligrams():
 def test_a_calibration_in_another_unit_is_refused(slope, intercept):
     with pytest.raises(SheetError, match="sample sheet"):
         calibrate([100.0], slope, intercept)
+
+
+@pytest.mark.parametrize("slope", [0.6, 0.7, 0.75, 0.84, 0.87, 0.9, 0.94])
+def test_the_inverse_of_a_common_slope_is_not_usual(slope):
+    assert is_usual_calibration(slope, 0.0)
+    assert not is_usual_calibration(1 / slope, 0.0)
 
 
 def test_an_empty_mask_has_no_density():

@@ -7,10 +7,21 @@ import meshio
 import numpy as np
 import pytest
 from perturbations import OPTIONS, femur
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from hipqct.anatomy import find_frame
 from hipqct.errors import MeshError
-from hipqct.gates import check_gates, hex_facts, mask_facts, surface_facts, tet_facts
+from hipqct.gates import (
+    check_gates,
+    head_above_mask_mm,
+    hex_facts,
+    mask_facts,
+    missing_mm,
+    outline_facts,
+    surface_facts,
+    tet_facts,
+)
 from hipqct.hexahedra import build_hexahedra
 from hipqct.image import Image
 from hipqct.io.images import write_image
@@ -70,9 +81,7 @@ def test_a_calibrated_femur_is_asked_every_question_and_told_its_shaft_is_short(
 
 
 def test_a_long_shaft_passes_and_has_its_own_axis(facts):
-    mask = femur()
-    longer = np.repeat(mask.array[:, :, :1], 15, axis=2)
-    frame = find_frame(Image(np.concatenate([longer, mask.array], axis=2), mask.spacing_mm), "left")
+    frame = find_frame(long_femur(), "left")
     assert frame.shaft_length_mm > 30 and frame.has_own_shaft
     assert failed(facts, anatomy=frame.facts()) == set()
 
@@ -162,11 +171,126 @@ def test_a_femur_is_cut_to_the_length_asked_for(scan, tmp_path):
     )
 
 
+def long_femur() -> Image:
+    """The femur with 45 mm more of shaft, straight on."""
+    mask = femur()
+    longer = np.repeat(mask.array[:, :, :1], 15, axis=2)
+    return Image(np.concatenate([longer, mask.array], axis=2), mask.spacing_mm)
+
+
+def turned(mask: Image, degrees: tuple[float, float]) -> Image:
+    """The same bone, lying otherwise in a scan of 1.5 mm voxels that ends straight across the shaft."""
+    turn = Rotation.from_euler("xy", degrees, degrees=True).as_matrix()
+    centre_mm = mask.to_world((np.array(mask.shape) - 1) / 2)
+    shape, spacing_mm = (130, 110, 140), (1.5, 1.5, 1.5)
+    grid = Image.empty(shape, spacing_mm, centre_mm - 1.5 * (np.array(shape) - 1) / 2)
+    points_mm = grid.to_world(np.argwhere(np.ones(shape))) - centre_mm
+    index = mask.to_index(points_mm @ turn + centre_mm)  # the inverse turn
+    inside = ndimage.map_coordinates(mask.array.astype(np.float32), index.T, order=1, cval=0.0)
+    array = inside.reshape(shape) >= 0.5
+    array[:, :, : int(np.flatnonzero(array.any(axis=(0, 1)))[0]) + 9] = False
+    return grid.with_array(array)
+
+
+def export_image(mask: Image, folder, **options) -> dict:
+    folder.mkdir()
+    write_image(mask, folder / "mask.nii.gz")
+    write_image(mask.with_array(np.where(mask.array, 300, -50).astype(np.int16)), folder / "ct.nii.gz")
+    return export(folder, folder / "mesh", **options)
+
+
+def test_measures_to_the_cut_do_not_hang_on_how_the_leg_lay(tmp_path):
+    """But for what turning costs; along the scan's slices they change by several percent in eight degrees."""
+    square, along = [], []
+    for number, degrees in enumerate(((0, 0), (8, 0), (0, 8), (0, -8))):
+        facts = export_image(turned(long_femur(), degrees), tmp_path / str(number), distal_cut_mm=70)
+        cut = facts["to_cut"]
+        assert cut["square_to"] == "shaft" and "distal_cut_missing_mm" not in facts["flags"]
+        assert cut["mineral_mg"] == pytest.approx(cut["volume_mm3"] * 0.8 * 300 / 1000)
+        square.append(cut["volume_mm3"])
+        along.append(facts["mask"]["volume_mm3"])
+    assert np.ptp(square) < 0.02 * np.mean(square) and np.ptp(along) > 0.05 * np.mean(along)
+
+
+def test_a_cut_femur_keeps_the_axis_of_the_shaft_that_was_cut_off(tmp_path):
+    facts = export_image(turned(long_femur(), (0, 8)), tmp_path / "hip", distal_cut_mm=60)
+    whole = find_frame(turned(long_femur(), (0, 8)), "left")
+    assert np.allclose(facts["anatomy"]["shaft_axis"], whole.shaft_axis, atol=0.01)
+    assert facts["anatomy"]["has_own_shaft"] and "shaft_length_mm" not in facts["flags"]
+    assert abs(whole.shaft_axis[0]) > 0.05  # not the scan's
+
+
 def test_a_scan_too_short_for_the_length_asked_for_is_told(scan, tmp_path):
     facts = export(scan, tmp_path, distal_cut_mm=140)
     assert set(facts["flags"]) == {"shaft_length_mm", "distal_cut_missing_mm"}
     gate = facts["gates"]["distal_cut_missing_mm"]
     assert gate["value"] == pytest.approx(140 - facts["anatomy"]["below_head_mm"])
+    assert facts["to_cut"]["square_to"] == "scan"
+
+
+def test_an_end_that_the_plane_does_not_reach_everywhere_is_too_short():
+    """A shaft turned against its slices ends higher on one side."""
+    mask = turned(long_femur(), (0, 8))
+    frame = find_frame(mask, "left")
+    assert missing_mm(mask, frame, frame.below_head_mm) > 2
+    assert missing_mm(mask, frame, frame.below_head_mm - 20) == 0
+
+
+@pytest.fixture(scope="module")
+def bright() -> Image:
+    """CT numbers of the femur: a cortex of 1000 HU, marrow of -30, muscle of 50."""
+    mask = femur()
+    depth_mm = ndimage.distance_transform_edt(mask.array, sampling=mask.spacing_mm)
+    hu = np.where(mask.array, np.where(depth_mm < 3, 1000, -30), 50)
+    return mask.with_array(hu.astype(np.int16))
+
+
+def grown(mask: Image, pixels: int) -> Image:
+    plane = ndimage.generate_binary_structure(3, 1)[:, :, 1:2]
+    change = ndimage.binary_dilation if pixels > 0 else ndimage.binary_erosion
+    return mask.with_array(change(mask.array, plane, abs(pixels)))
+
+
+def test_an_outline_that_lies_on_the_bone_passes(bright):
+    found = outline_facts(bright, femur())
+    assert found["bone_outside_percent"] < 3 and found["no_bone_percent"] < 9
+
+
+@pytest.mark.parametrize(("mm", "gate"), [(-2.4, "bone_outside_percent"), (3.2, "no_bone_percent")])
+def test_an_outline_beside_the_bone_is_told(bright, facts, mm, gate):
+    mask = grown(femur(), round(mm / bright.spacing_mm[0]))
+    assert gate in failed(facts, outline=outline_facts(bright, mask))
+
+
+def test_a_lump_of_muscle_is_told(bright, facts):
+    mask = femur()
+    middle = np.argwhere(mask.array).mean(axis=0)
+    offset_mm = (np.moveaxis(np.indices(mask.shape), 0, -1) - middle) * mask.spacing_mm
+    lump = ((offset_mm - [0, -45, 0]) ** 2).sum(axis=-1) < 25**2
+    found = failed(facts, outline=outline_facts(bright, mask.with_array(mask.array | lump)))
+    assert found == {"no_bone_percent", "shaft_length_mm"}
+
+
+def test_an_outline_without_any_bone_near_it_is_told(facts):
+    mask = femur()
+    found = outline_facts(mask.with_array(np.full(mask.shape, 50, np.int16)), mask)
+    assert found == {"bone_outside_percent": 0.0, "no_bone_percent": 100.0}
+    assert failed(facts, outline=found) == {"no_bone_percent", "shaft_length_mm"}
+
+
+def test_a_head_without_its_top_is_told():
+    mask = femur()
+    frame = find_frame(mask, "left")
+    assert head_above_mask_mm(mask, frame) < 2.5
+    top = int(np.flatnonzero(mask.array.any(axis=(0, 1)))[-1])
+    cut = mask.array.copy()
+    cut[:, :, top - 2 :] = False
+    cut = mask.with_array(cut)
+    assert head_above_mask_mm(cut, find_frame(cut, "left")) > 2.5
+    for image, centre in ((mask, frame), (cut, find_frame(cut, "left"))):
+        upside = Image(image.array[:, :, ::-1], image.spacing_mm, direction=np.diag([1.0, 1, -1]))
+        height = head_above_mask_mm(upside, find_frame(upside, "left"))
+        assert height == pytest.approx(head_above_mask_mm(image, centre), abs=0.3)
 
 
 def test_the_slab_that_is_held_is_as_deep_as_asked_for(scan, tmp_path):

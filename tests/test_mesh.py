@@ -237,6 +237,7 @@ def test_faults_of_the_mask_become_flags(tmp_path):
     facts = export(tmp_path, tmp_path, slope=8.0, intercept=0.0)
     assert set(facts["flags"]) == {
         "touches_scan_top",
+        "head_above_mask_mm",
         "head_coverage",
         "shaft_length_mm",
         "hex_modulus_max_mpa",

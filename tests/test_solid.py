@@ -6,7 +6,7 @@ from body_factory import QCT_SPACING_MM, ball
 from scipy.spatial.transform import Rotation
 
 from hipqct.image import Image
-from hipqct.solid import bounding_box, cut_below, solid_mask, surface_distance_um
+from hipqct.solid import bounding_box, cut_below, share_above, solid_mask, surface_distance_um
 
 
 def test_the_largest_part_is_kept_and_its_cavities_are_filled():
@@ -56,3 +56,17 @@ def test_a_mask_ends_where_it_is_cut_to_half_a_slice(distance_mm, turn_deg, desc
 def test_a_cut_beyond_the_mask_takes_nothing_off():
     mask = ball(15.0, QCT_SPACING_MM)
     assert np.array_equal(cut_below(mask, np.array([32.0, 32, 33]), 100.0).array, mask.array)
+
+
+@pytest.mark.parametrize("flip", [1, -1])
+def test_the_share_above_a_plane_is_that_of_the_voxels_it_cuts(flip):
+    """Whichever way the slices are ordered; across the slices to half a voxel exactly."""
+    image = Image(np.zeros((3, 4, 10), bool), (2.0, 1.0, 3.0), direction=np.diag([1.0, 1.0, flip]))
+    centre_mm = image.to_world((1, 1, 9 if flip > 0 else 0))
+    share = share_above(image, centre_mm, np.array([0.0, 0, 1]), 7.0)
+    from_top = share[0, 0, ::-flip]
+    assert np.allclose(from_top[:4], [1, 1, 0.5 + 1 / 3, 0]) and not from_top[4:].any()
+    tilted = np.array([0.6, 0.0, 0.8])
+    share = share_above(image, centre_mm, tilted, 7.0)
+    below_mm = (centre_mm - image.to_world(np.moveaxis(np.indices(image.shape), 0, -1))) @ tilted
+    assert np.allclose(share, np.clip((7.0 - below_mm) / (0.6 * 2 + 0.8 * 3) + 0.5, 0, 1), atol=1e-6)

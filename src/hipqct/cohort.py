@@ -1,5 +1,6 @@
 """The cohort's tables: one row per hip, and the statistics of all, of men and of women."""
 
+from collections import defaultdict
 from functools import partial
 
 import numpy as np
@@ -35,6 +36,7 @@ FEWEST_FOR_R2 = 10
 CHOSEN_ON_TEST = "chosen_on_test"
 # Ten millimetres of shaft are 4 to 10 % of a volume; a stiffness changes by 2 % and more where it is held.
 OTHER_LENGTH, LENGTH_TOLERANCE_MM = "other_length", 10.0
+SAME_SCAN, NO_MESH = "same_scan", "no_mesh"
 SUBJECT_COLUMNS = (
     *DESCRIBED,
     *MEASURED,
@@ -76,10 +78,30 @@ def flag_other_lengths(hips: list[dict]) -> None:
     """
     measured = [hip for hip in hips if hip.get("below_head_mm")]
     if measured:
-        median_mm = np.median([hip["below_head_mm"] for hip in measured])
+        # One of the lengths, not the middle between two: of two groups alike, one is then told apart.
+        median_mm = np.percentile([hip["below_head_mm"] for hip in measured], 50, method="lower")
         for hip in measured:
             if abs(hip["below_head_mm"] - median_mm) > LENGTH_TOLERANCE_MM:
                 hip["flags"] = [*hip["flags"], OTHER_LENGTH]
+
+
+def flag_same_scans(hips: list[dict]) -> None:
+    """Flag hips of one side that come from one scan under several names: they would count as several people.
+
+    Told by the series, or, of copies and files without one, by a volume and a mean CT number that agree to
+    the last digit.
+
+    Args:
+        hips: as `subject_table` takes them, those that are done with ``series`` (a hash, or None).
+    """
+    rows = defaultdict(set)
+    for i, hip in enumerate(hips):
+        if hip.get("series"):
+            rows[hip["side"], hip["series"]].add(i)
+        if hip.get("volume_mm3"):
+            rows[hip["side"], hip["volume_mm3"], hip["mean_hu"]].add(i)
+    for i in sorted(set().union(*(same for same in rows.values() if len(same) > 1))):
+        hips[i]["flags"] = [*hips[i]["flags"], SAME_SCAN]
 
 
 def is_synthetic(subjects: pd.DataFrame) -> bool:

@@ -14,9 +14,9 @@ SLOPE_RANGE = (0.05, 15.0)
 BASES = ("K2HPO4", "HA")
 MM3_PER_CM3 = 1000.0
 # What calibration phantoms give on scanners in use, at 80 to 140 kVp; another calibration is flagged.
-# Outside lie a swapped pair, the inverse of a common slope (1.25 to 1.7 HU per mg/cm3 for 0.6 to 0.8), and
+# Outside lie a swapped pair, the inverse of a common slope (1.06 HU per mg/cm3 and more for up to 0.94), and
 # an intercept of the size of HU's offset (1000).
-USUAL_SLOPE, USUAL_INTERCEPT_MG_CM3 = (0.5, 1.2), (-60.0, 60.0)
+USUAL_SLOPE, USUAL_INTERCEPT_MG_CM3 = (0.5, 1.05), (-60.0, 60.0)
 # Whole femurs with marrow, thin and thick.
 PLAUSIBLE_DENSITY_MG_CM3 = (50.0, 700.0)
 

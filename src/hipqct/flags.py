@@ -7,12 +7,13 @@ import pandas as pd
 from hipqct.cohort import select
 
 # A hip with one of these may be of no use at all: its mask, its scan or its making is in doubt. The list is
-# that of docs/results.md, "Any use"; the gates of head and neck are the last six.
+# that of docs/results.md, "Any use"; the gates of outline, head and neck are the last nine.
 ANY_USE = frozenset(
     (
         *("low_confidence", "models_disagree", "several_components", "touches_scan_end"),
         *("touches_field_edge", "touches_crop_border", "implausible_volume", "scan_warnings"),
-        *("other_settings", "no_anatomical_frame"),
+        *("other_settings", "same_scan", "no_mesh", "no_anatomical_frame"),
+        *("bone_outside_percent", "no_bone_percent", "head_above_mask_mm"),
         *("head_radius_mm", "head_misfit_mm", "head_coverage", "head_leak_percent"),
         *("neck_share", "neck_shaft_angle_deg"),
     )

@@ -1,7 +1,9 @@
 """Plausibility checks of a mask and its meshes: a valid mesh can come from a wrong mask."""
 
 import numpy as np
+from scipy import ndimage
 
+from hipqct.anatomy import FemurFrame
 from hipqct.image import Image
 from hipqct.loads import overlapping_nodes
 from hipqct.material import MaterialBins, material_name
@@ -18,7 +20,12 @@ from hipqct.mesh import (
     surface_area_mm2,
     tet_volumes_mm3,
 )
+from hipqct.solid import bounding_box
 
+# Round the outline there is bone: cortex, brighter than BONE_HU even when it is thin; farther out than
+# OUTLINE_MM there is next to nothing as bright as compact bone.
+OUTLINE_MM, BONE_HU, COMPACT_HU = 2.0, 150.0, 500.0
+TOP_SHARE = 0.5  # the middle of the head, seen from above, in radii
 DISTAL_NEXT_MM = 15.0  # what the held slab's sections are compared with
 
 
@@ -47,6 +54,58 @@ def _distal_slab_share(upwards: np.ndarray, slice_mm: float, slab_mm: float) -> 
     if len(sections) <= slab:
         return 1.0
     return float(sections[:slab].mean() / np.median(sections[slab : slab + above]))
+
+
+def outline_facts(ct: Image, mask: Image) -> dict:
+    """How far CT numbers agree with the mask's outline, slice by slice.
+
+    Returns:
+        ``bone_outside_percent``: of what lies 2 mm outside, what is as bright as compact bone: bone that was
+        left out. ``no_bone_percent``: of the outline, what has no bone within 2 mm: soft tissue that was
+        taken in.
+    """
+    x, y, _ = bounding_box(mask.array)
+    rim = [int(np.ceil(2 * OUTLINE_MM / mm)) for mm in mask.spacing_mm[:2]]
+    box = tuple(slice(max(0, side.start - n), side.stop + n) for side, n in zip((x, y), rim, strict=True))
+    pixel_mm = mask.spacing_mm[:2]
+    outside, far = [], []
+    for z in np.flatnonzero(mask.array.any(axis=(0, 1))):
+        hu, section = ct.array[(*box, z)], np.asarray(mask.array[(*box, z)], bool)
+        ring = np.abs(_distance_mm(section, pixel_mm) - OUTLINE_MM) <= max(pixel_mm) / 2
+        outside.append(hu[ring] > COMPACT_HU)
+        outline = section & ~ndimage.binary_erosion(section)
+        far.append(_distance_mm(hu > BONE_HU, pixel_mm)[outline] > OUTLINE_MM)
+    return {
+        name: float(100 * np.concatenate(parts).mean())
+        for name, parts in (("bone_outside_percent", outside), ("no_bone_percent", far))
+    }
+
+
+def _distance_mm(found: np.ndarray, pixel_mm: tuple[float, ...]) -> np.ndarray:
+    """Distance of every pixel to the nearest that is found; infinite where none is."""
+    if not found.any():
+        return np.full(found.shape, np.inf)
+    return ndimage.distance_transform_edt(~found, sampling=pixel_mm)
+
+
+def head_above_mask_mm(mask: Image, frame: FemurFrame) -> float:
+    """How far the head's sphere rises above the mask in the middle of the head: its top is missing then."""
+    offset = mask.to_world(np.argwhere(mask.array)) - frame.head_center_mm
+    up = mask.direction[:, 2] * np.sign(mask.direction[2, 2] or 1.0)
+    height_mm = offset @ up
+    aside_mm = np.linalg.norm(offset - height_mm[:, None] * up, axis=1)
+    middle_mm = height_mm[aside_mm < TOP_SHARE * frame.head_radius_mm]
+    return float(frame.head_radius_mm - middle_mm.max(initial=0) - mask.spacing_mm[2] / 2)
+
+
+def missing_mm(mask: Image, frame: FemurFrame, distal_cut_mm: float) -> float:
+    """How far the mask ends above a plane square to the shaft, so far below the head's centre, at most."""
+    up = mask.direction[:, 2] * np.sign(mask.direction[2, 2] or 1.0)
+    points_mm = mask.to_world(np.argwhere(mask.array)) - frame.head_center_mm
+    height_mm = points_mm @ up
+    end_mm = points_mm[height_mm < height_mm.min() + mask.spacing_mm[2] / 2]
+    below_mm = -(end_mm - up * mask.spacing_mm[2] / 2) @ frame.shaft_axis
+    return max(0.0, distal_cut_mm - float(below_mm.min()))
 
 
 def surface_facts(surface: Surface, mask_volume_mm3: float) -> dict:
@@ -113,7 +172,7 @@ def check_gates(facts: dict, limits: dict) -> dict:
         facts: of mesh.json; before there are meshes, those of mask and anatomy alone.
         limits: the configuration's ``mesh/gates``, by name ``(low, high)``, None for no bound.
     """
-    values = _mask_values(facts) | _anatomy_values(facts["anatomy"], facts["distal_cut_mm"])
+    values = _mask_values(facts) | _anatomy_values(facts)
     if "surface" in facts:
         values |= _mesh_values(facts) | _material_values(facts)
     return {
@@ -133,6 +192,7 @@ def _mask_values(facts: dict) -> dict:
         "distal_slab_share": mask["distal_slab_share"],
         "touches_scan_top": int(mask["touches_highest_slice"]),
         "touches_scan_side": int(mask["touches_side"]),
+        **facts["outline"],
         "uncalibrated": int(facts["uncalibrated"]),
     }
 
@@ -157,15 +217,16 @@ def _mesh_values(facts: dict) -> dict:
     return values
 
 
-def _anatomy_values(anatomy: dict | None, distal_cut_mm: float | None) -> dict:
+def _anatomy_values(facts: dict) -> dict:
+    anatomy = facts["anatomy"]
     if anatomy is None:
         return {"no_anatomical_frame": 1}
-    missing_mm = 0.0 if distal_cut_mm is None else max(0.0, distal_cut_mm - anatomy["below_head_mm"])
     radius_mm = anatomy["head_radius_mm"]
     names = ("head_radius_mm", "head_misfit_mm", "head_coverage", "neck_shaft_angle_deg")
     return {
         "no_anatomical_frame": 0,
-        "distal_cut_missing_mm": missing_mm,
+        "head_above_mask_mm": facts["head_above_mask_mm"],
+        "distal_cut_missing_mm": facts["to_cut"]["missing_mm"] if facts["to_cut"] else 0.0,
         **{name: anatomy[name] for name in (*names, "below_head_mm", "shaft_length_mm")},
         "head_leak_percent": 100 * anatomy["leak_mm3"] / (4 / 3 * np.pi * radius_mm**3),
         "neck_share": anatomy["neck_area_mm2"] / (np.pi * radius_mm**2),

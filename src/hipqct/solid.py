@@ -86,6 +86,20 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
     return tuple(slice(int(first), int(last) + 1) for first, last in ends)
 
 
+def share_above(image: Image, point_mm: np.ndarray, axis: np.ndarray, distance_mm: float) -> np.ndarray:
+    """Share (0 to 1) of every voxel that lies above a plane, float32, the image's shape.
+
+    Args:
+        point_mm: LPS, for example a head's centre; axis: unit vector upwards, perpendicular to the plane.
+        distance_mm: how far below the point the plane lies along the axis.
+    """
+    step_mm = (image.direction.T @ axis) * image.spacing_mm  # that one voxel along each axis rises
+    first_mm = (np.asarray(point_mm) - image.to_world((0, 0, 0))) @ axis
+    x, y, z = (step * np.arange(n, dtype=np.float32) for step, n in zip(step_mm, image.shape, strict=True))
+    below_mm = first_mm - (x[:, None, None] + y[:, None] + z)
+    return np.clip((distance_mm - below_mm) / np.abs(step_mm).sum() + 0.5, 0, 1).astype(np.float32)
+
+
 def cut_below(mask: Image, point_mm: np.ndarray, distance_mm: float) -> Image:
     """The mask without the slices that lie more than a distance below a point; it ends there to half a slice.
 

@@ -8,9 +8,11 @@ import pandas as pd
 from hipqct import __version__
 from hipqct.cohort import (
     FAILURE_COLUMNS,
+    NO_MESH,
     TEXT_COLUMNS,
     WITH_REFERENCE,
     flag_other_lengths,
+    flag_same_scans,
     segmentation_table,
     subject_table,
     volume_agreement_table,
@@ -78,6 +80,7 @@ def aggregate_cohort(
         gaps += [(subject.subject, side, gap) for gap in found]
     failures = [dict(zip(FAILURE_COLUMNS, (*hip, gap.step, gap.reason), strict=True)) for *hip, gap in gaps]
     flag_other_lengths(hips)
+    flag_same_scans(hips)
     flag_other_settings(hips, failures, results_dir)
     subjects = subject_table(hips)
     tables = {
@@ -137,7 +140,9 @@ def _judge_hip(
             row |= (scores := read_json(folder / "evaluation.json"))
             flags = flags + scores["flags"]
     gaps.append(gap := gap_of(MESH))
-    if not gap:
+    if gap:
+        flags = [*flags, NO_MESH]
+    else:
         mesh = read_json(folder / "mesh" / "mesh.json")
         row |= {"below_head_mm": mesh.get("whole_below_head_mm")} | _read_cut(mesh)
         flags = flags + mesh["flags"]
@@ -149,19 +154,18 @@ def _judge_hip(
 
 
 def _read_scan(subject_folder: Path) -> dict:
-    """What densities depend on besides the calibration: tube voltage and kernel."""
+    """Which series a hip is of, and what densities depend on besides the calibration: voltage and kernel."""
     scan = read_json(subject_folder / "scan.json")
-    return {key: scan.get(key) for key in ("kvp", "kernel")}
+    return {key: scan.get(key) for key in ("series", "kvp", "kernel")}
 
 
 def _read_cut(mesh: dict) -> dict:
-    """Size and mineral of the femur down to the mesh's distal cut; empty where it does not reach so far."""
-    cut = mesh.get("distal_cut_mm") is not None and mesh["anatomy"]
-    if not cut or "distal_cut_missing_mm" in mesh["flags"]:
+    """Size and mineral of the femur down to the distal cut; empty where it does not reach so far."""
+    if not (cut := mesh.get("to_cut")) or "distal_cut_missing_mm" in mesh["flags"]:
         return {}
-    volume_mm3, mineral_mg = mesh["mask"]["volume_mm3"], (mesh.get("material") or {}).get("mineral_mask_mg")
+    volume_mm3 = cut["volume_mm3"]
     found = {"volume_to_cut_mm3": volume_mm3}
-    if mineral_mg is not None:
+    if (mineral_mg := cut.get("mineral_mg")) is not None:
         found["integral_density_to_cut_mg_cm3"] = MM3_PER_CM3 * mineral_mg / volume_mm3
         found["bone_mineral_content_to_cut_mg"] = mineral_mg
     return found
