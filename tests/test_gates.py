@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 
 import meshio
 import numpy as np
@@ -236,6 +237,21 @@ def test_an_end_that_the_plane_does_not_reach_everywhere_is_too_short():
     assert missing_mm(mask, frame, frame.below_head_mm - 20) == 0
 
 
+def test_a_stub_below_the_shaft_is_no_length():
+    mask = long_femur()
+    mask.array[:, :, :10] = False
+    frame = find_frame(mask, "left")
+    middle = np.argwhere(mask.array[:, :, 10]).mean(axis=0).astype(int)
+    cut_mm = frame.below_head_mm + 8
+    assert missing_mm(mask, frame, cut_mm) == pytest.approx(8, abs=3)
+    longer = mask.with_array(mask.array.copy())
+    longer.array[middle[0] : middle[0] + 3, middle[1] : middle[1] + 3, 4:10] = True
+    assert missing_mm(longer, frame, cut_mm) == missing_mm(mask, frame, cut_mm)
+    upside = Image(longer.array[:, :, ::-1], mask.spacing_mm, longer.to_world((0, 0, mask.shape[2] - 1)))
+    upside = replace(upside, direction=np.diag([1.0, 1, -1]))
+    assert missing_mm(upside, frame, cut_mm) == pytest.approx(missing_mm(mask, frame, cut_mm))
+
+
 @pytest.fixture(scope="module")
 def bright() -> Image:
     """CT numbers of the femur: a cortex of 1000 HU, marrow of -30, muscle of 50."""
@@ -260,6 +276,13 @@ def test_an_outline_that_lies_on_the_bone_passes(bright):
 def test_an_outline_beside_the_bone_is_told(bright, facts, mm, gate):
     mask = grown(femur(), round(mm / bright.spacing_mm[0]))
     assert gate in failed(facts, outline=outline_facts(bright, mask))
+
+
+def test_coarse_pixels_of_the_mask_itself_are_not_outside(bright):
+    coarse = Image(bright.array[::3, ::3], (bright.spacing_mm[0] * 3,) * 2 + (3.0,))
+    assert coarse.spacing_mm[0] > 4
+    mask = coarse.with_array(femur().array[::3, ::3])
+    assert outline_facts(coarse, mask)["bone_outside_percent"] == 0
 
 
 def test_a_lump_of_muscle_is_told(bright, facts):

@@ -59,14 +59,16 @@ def test_a_cut_beyond_the_mask_takes_nothing_off():
 
 
 @pytest.mark.parametrize("flip", [1, -1])
-def test_the_share_above_a_plane_is_that_of_the_voxels_it_cuts(flip):
-    """Whichever way the slices are ordered; across the slices to half a voxel exactly."""
-    image = Image(np.zeros((3, 4, 10), bool), (2.0, 1.0, 3.0), direction=np.diag([1.0, 1.0, flip]))
-    centre_mm = image.to_world((1, 1, 9 if flip > 0 else 0))
-    share = share_above(image, centre_mm, np.array([0.0, 0, 1]), 7.0)
-    from_top = share[0, 0, ::-flip]
-    assert np.allclose(from_top[:4], [1, 1, 0.5 + 1 / 3, 0]) and not from_top[4:].any()
-    tilted = np.array([0.6, 0.0, 0.8])
-    share = share_above(image, centre_mm, tilted, 7.0)
-    below_mm = (centre_mm - image.to_world(np.moveaxis(np.indices(image.shape), 0, -1))) @ tilted
-    assert np.allclose(share, np.clip((7.0 - below_mm) / (0.6 * 2 + 0.8 * 3) + 0.5, 0, 1), atol=1e-6)
+@pytest.mark.parametrize("axis", [(0.0, 0.0, 1.0), (0.6, 0.0, 0.8), (0.36, 0.48, 0.8)])
+def test_the_volume_above_a_plane_is_that_of_parts_of_voxels(flip, axis):
+    """Whichever way the slices are ordered; against voxels cut into a thousand parts."""
+    mask = Image(np.ones((12, 14, 10), bool), (2.0, 1.0, 3.0), direction=np.diag([1.0, 1.0, flip]))
+    mask.array[:2, 5, 3:] = False
+    point_mm = mask.to_world((6, 7, 9 if flip > 0 else 0))
+    share = share_above(mask, point_mm, np.array(axis), 11.1)
+    index = np.argwhere(mask.array)
+    parts = np.stack(np.meshgrid(*[(np.arange(10) + 0.5) / 10 - 0.5] * 3), -1).reshape(-1, 3)
+    above = (mask.to_world(index[:, None] + parts) - point_mm) @ np.array(axis) > -11.1
+    assert share.shape == (mask.array.sum(),)
+    assert share.sum() == pytest.approx(above.mean(axis=1).sum(), rel=1e-2)
+    assert np.abs(share - above.mean(axis=1)).max() < 0.15

@@ -78,6 +78,41 @@ def test_other_files_beside_an_image_do_not_count(tmp_path):
     assert files_state(image) == before
 
 
-def test_what_is_not_there_has_a_state_of_its_own(tmp_path):
+@pytest.mark.parametrize(
+    "header", ["ElementDataFile = LIST\nslices/1.raw\n", "ElementDataFile = s/%02d.raw 1 1 1\n"]
+)
+def test_of_several_files_those_count_that_the_header_names(tmp_path, header):
+    (tmp_path / "ct.mhd").write_text(header)
+    for name in ("slices/1.raw", "s/01.raw"):
+        (tmp_path / name).parent.mkdir()
+        change(tmp_path / name, b"voxels", 1e9)
+    before = files_state(tmp_path / "ct.mhd")
+    (tmp_path / "notes.txt").write_text("none")
+    assert files_state(tmp_path / "ct.mhd") == before
+    for name in ("slices/1.raw", "s/01.raw"):
+        change(tmp_path / name, b"Voxels", 1e9 + 60)
+    assert files_state(tmp_path / "ct.mhd") != before
+
+
+def test_what_file_managers_leave_behind_does_not_count(scan):
+    before = files_state(scan)
+    for name in (".DS_Store", "Thumbs.db", ".nfs0001"):
+        (scan / "series" / name).write_bytes(b"none")
+    assert files_state(scan) == before
+
+
+def test_what_cannot_be_looked_at_is_left_out(scan, tmp_path, monkeypatch):
+    """Its own job says what is wrong with it, and the others are done."""
     (tmp_path / "broken.dcm").symlink_to(tmp_path / "gone.dcm")
-    assert files_state(tmp_path / "gone.mhd") == files_state(tmp_path / "gone.dcm") == files_state(tmp_path)
+    (tmp_path / "nul.mhd").write_bytes(b"ElementDataFile = ct\0.raw\n")
+    for path in ("gone.mhd", "gone.dcm", "broken.dcm", "nul.mhd"):
+        assert len(files_state(tmp_path / path)) == 64
+    good = files_state(scan)
+
+    def refuse(path):
+        raise PermissionError(path)
+
+    monkeypatch.setattr(Path, "is_symlink", refuse)
+    assert files_state(scan) != good
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    assert len(files_state(scan)) == 64

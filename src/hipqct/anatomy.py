@@ -60,7 +60,7 @@ class FemurFrame:
         neck_center_mm, neck_area_mm2: of the neck's narrowest section.
         neck_axis: from the head's centre to that of the neck, unit.
         shaft_axis: along the shaft towards the head, unit.
-        shaft_length_mm: of the shaft proper; its own axis is taken from 20 mm or more, else the scan's.
+        shaft_length_mm: of the shaft proper that the axis is of; with less than 20 mm it is the scan's.
         below_head_mm: from the head's centre down to the mask's lowest slice.
     """
 
@@ -124,7 +124,7 @@ def find_frame(mask: Image, side: str) -> FemurFrame:
     """
     rough = _trim(mask)
     mask = rough.with_array(_smooth(rough))
-    up = mask.direction[:, 2] * np.sign(mask.direction[2, 2] or 1.0)
+    up = mask.up
     neck_axis = _first_neck_axis(up, side)
     head = _head_ball(mask, up, neck_axis)
     surface_mm = _surface_points(mask)

@@ -27,6 +27,8 @@ from hipqct.solid import bounding_box
 OUTLINE_MM, BONE_HU, COMPACT_HU = 2.0, 150.0, 500.0
 TOP_SHARE = 0.5  # the middle of the head, seen from above, in radii
 DISTAL_NEXT_MM = 15.0  # what the held slab's sections are compared with
+# A slice is the shaft's with this share of what those above it have; no femur ends higher than that.
+WHOLE_SECTION, ENDS_BELOW_MM = 0.6, 45.0
 
 
 def mask_facts(mask: Image, slab_mm: float = DISTAL_SLAB_MM) -> dict:
@@ -72,13 +74,16 @@ def outline_facts(ct: Image, mask: Image) -> dict:
     for z in np.flatnonzero(mask.array.any(axis=(0, 1))):
         hu, section = ct.array[(*box, z)], np.asarray(mask.array[(*box, z)], bool)
         ring = np.abs(_distance_mm(section, pixel_mm) - OUTLINE_MM) <= max(pixel_mm) / 2
-        outside.append(hu[ring] > COMPACT_HU)
+        outside.append(hu[ring & ~section] > COMPACT_HU)
         outline = section & ~ndimage.binary_erosion(section)
         far.append(_distance_mm(hu > BONE_HU, pixel_mm)[outline] > OUTLINE_MM)
-    return {
-        name: float(100 * np.concatenate(parts).mean())
-        for name, parts in (("bone_outside_percent", outside), ("no_bone_percent", far))
-    }
+    return {"bone_outside_percent": _percent(outside), "no_bone_percent": _percent(far)}
+
+
+def _percent(parts: list[np.ndarray]) -> float:
+    """How much is true of boolean arrays taken together, 0 of nothing."""
+    whole = np.concatenate(parts)
+    return 100 * float(whole.mean()) if len(whole) else 0.0
 
 
 def _distance_mm(found: np.ndarray, pixel_mm: tuple[float, ...]) -> np.ndarray:
@@ -91,21 +96,34 @@ def _distance_mm(found: np.ndarray, pixel_mm: tuple[float, ...]) -> np.ndarray:
 def head_above_mask_mm(mask: Image, frame: FemurFrame) -> float:
     """How far the head's sphere rises above the mask in the middle of the head: its top is missing then."""
     offset = mask.to_world(np.argwhere(mask.array)) - frame.head_center_mm
-    up = mask.direction[:, 2] * np.sign(mask.direction[2, 2] or 1.0)
-    height_mm = offset @ up
-    aside_mm = np.linalg.norm(offset - height_mm[:, None] * up, axis=1)
+    height_mm = offset @ mask.up
+    aside_mm = np.linalg.norm(offset - height_mm[:, None] * mask.up, axis=1)
     middle_mm = height_mm[aside_mm < TOP_SHARE * frame.head_radius_mm]
     return float(frame.head_radius_mm - middle_mm.max(initial=0) - mask.spacing_mm[2] / 2)
 
 
 def missing_mm(mask: Image, frame: FemurFrame, distal_cut_mm: float) -> float:
-    """How far the mask ends above a plane square to the shaft, so far below the head's centre, at most."""
-    up = mask.direction[:, 2] * np.sign(mask.direction[2, 2] or 1.0)
-    points_mm = mask.to_world(np.argwhere(mask.array)) - frame.head_center_mm
-    height_mm = points_mm @ up
-    end_mm = points_mm[height_mm < height_mm.min() + mask.spacing_mm[2] / 2]
-    below_mm = -(end_mm - up * mask.spacing_mm[2] / 2) @ frame.shaft_axis
-    return max(0.0, distal_cut_mm - float(below_mm.min()))
+    """How far the mask ends above a plane square to the shaft, so far below the head's centre, at most.
+
+    It ends above the first slice, from `ENDS_BELOW_MM` down, with much less bone than those above it: a
+    ragged end or a stub is no length.
+    """
+    down = np.flatnonzero(mask.array.any(axis=(0, 1)))[:: -1 if mask.direction[2, 2] >= 0 else 1]
+    sections = mask.array[:, :, down].sum(axis=(0, 1))
+    centres_mm = mask.to_world(np.column_stack([np.zeros((len(down), 2)), down]))
+    below_mm = (frame.head_center_mm - centres_mm) @ mask.up
+    above = max(1, round(DISTAL_NEXT_MM / mask.spacing_mm[2]))
+    ends = [
+        i
+        for i in range(1, len(down))
+        if below_mm[i] > ENDS_BELOW_MM
+        and sections[i] < WHOLE_SECTION * np.median(sections[max(0, i - above) : i])
+    ]
+    last = down[(ends[0] if ends else len(down)) - 1]
+    end = np.argwhere(mask.array[:, :, last])
+    end_mm = mask.to_world(np.column_stack([end, np.full(len(end), last)]))
+    reach_mm = (frame.head_center_mm - end_mm + mask.up * mask.spacing_mm[2] / 2) @ frame.shaft_axis
+    return max(0.0, distal_cut_mm - float(reach_mm.min()))
 
 
 def surface_facts(surface: Surface, mask_volume_mm3: float) -> dict:

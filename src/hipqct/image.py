@@ -56,6 +56,11 @@ class Image:
         return float(np.prod(self.spacing_mm))
 
     @property
+    def up(self) -> np.ndarray:
+        """World unit vector along the slices' axis, towards the head."""
+        return self.direction[:, 2] * (1 if self.direction[2, 2] >= 0 else -1)
+
+    @property
     def affine(self) -> np.ndarray:
         """4x4 matrix from array index to LPS world millimetres."""
         affine = np.eye(4)

@@ -86,18 +86,16 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
     return tuple(slice(int(first), int(last) + 1) for first, last in ends)
 
 
-def share_above(image: Image, point_mm: np.ndarray, axis: np.ndarray, distance_mm: float) -> np.ndarray:
-    """Share (0 to 1) of every voxel that lies above a plane, float32, the image's shape.
+def share_above(mask: Image, point_mm: np.ndarray, axis: np.ndarray, distance_mm: float) -> np.ndarray:
+    """Share (0 to 1) of each of the mask's voxels that lies above a plane, in the order of ``array[mask]``.
 
     Args:
         point_mm: LPS, for example a head's centre; axis: unit vector upwards, perpendicular to the plane.
         distance_mm: how far below the point the plane lies along the axis.
     """
-    step_mm = (image.direction.T @ axis) * image.spacing_mm  # that one voxel along each axis rises
-    first_mm = (np.asarray(point_mm) - image.to_world((0, 0, 0))) @ axis
-    x, y, z = (step * np.arange(n, dtype=np.float32) for step, n in zip(step_mm, image.shape, strict=True))
-    below_mm = first_mm - (x[:, None, None] + y[:, None] + z)
-    return np.clip((distance_mm - below_mm) / np.abs(step_mm).sum() + 0.5, 0, 1).astype(np.float32)
+    rise_mm = (mask.direction.T @ axis) * mask.spacing_mm  # of one voxel along each array axis
+    above_mm = np.argwhere(mask.array) @ rise_mm + (mask.to_world((0, 0, 0)) - point_mm) @ axis + distance_mm
+    return np.clip(above_mm / np.abs(rise_mm).sum() + 0.5, 0, 1)
 
 
 def cut_below(mask: Image, point_mm: np.ndarray, distance_mm: float) -> Image:
@@ -109,8 +107,7 @@ def cut_below(mask: Image, point_mm: np.ndarray, distance_mm: float) -> Image:
         mask: slices along the third axis, nearer to the head at whichever end has the higher z.
         point_mm: LPS, for example the head's centre; the distance counts along the slices' axis.
     """
-    up = mask.direction[:, 2] * (1 if mask.direction[2, 2] >= 0 else -1)
     slices = np.arange(mask.shape[2])
     centres_mm = mask.to_world(np.stack([np.zeros_like(slices), np.zeros_like(slices), slices], axis=1))
-    below_mm = (np.asarray(point_mm) - centres_mm) @ up
+    below_mm = (np.asarray(point_mm) - centres_mm) @ mask.up
     return mask.with_array(np.asarray(mask.array, bool) & (below_mm <= distance_mm))

@@ -86,7 +86,7 @@ def state_of(path):
 
     Snakemake looks at the path's own time, which stays when a slice is overwritten in place.
     """
-    return None if path.resolve() in MADE_HERE else files_state(path)
+    return None if path.resolve() in MADE_HERE else f"files {files_state(path)}"
 
 
 def stop(error):

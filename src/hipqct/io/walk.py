@@ -2,11 +2,12 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hipqct.errors import ScanError
-from hipqct.io.text_header import read_text_header
+from hipqct.io.text_header import HEADER_BYTES, read_text_header
 
 
 def walk_files(root: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[tuple[Path, list]]:
@@ -49,11 +50,14 @@ def files_state(path: Path) -> str:
     Args:
         path: a folder, or a file, with the files that its header names.
     """
-    state = []
-    for file in _files_of(Path(path)):
+    state, files = [], _files_of(Path(path))
+    while True:
         try:
+            file = next(files)
             status = file.stat()
-        except OSError:
+        except StopIteration:
+            break
+        except (OSError, ValueError):  # also of a name that no file can have
             continue
         state.append((os.path.relpath(file, path), status.st_size, int(status.st_mtime)))
     return hashlib.sha256(repr(state).encode()).hexdigest()
@@ -62,13 +66,24 @@ def files_state(path: Path) -> str:
 def _files_of(path: Path) -> Iterator[Path]:
     if path.is_dir():
         for folder, names in walk_files(path, on_error=lambda error: None):
-            yield from (folder / name for name in names)
+            yield from (folder / name for name in names if not _is_litter(name))
         return
     yield path
-    try:
-        header = read_text_header(path)
-    except OSError:
-        return
+    header = read_text_header(path)
     if header is None or header.data == path:
         return
-    yield from [header.data] if header.data else sorted(path.parent.iterdir())
+    if header.data:
+        yield header.data
+        return
+    for line in path.read_bytes()[:HEADER_BYTES].decode("latin-1").splitlines():
+        words = line.split()
+        if words and (path.parent / words[0]).is_file():  # of a list of files, one a line
+            yield path.parent / words[0]
+        for word in words:
+            if "%" in word:  # names with a number
+                yield from sorted(path.parent.glob(re.sub(r"%\d*d", "*", word)))
+
+
+def _is_litter(name: str) -> bool:
+    """Whether file managers and file servers leave such files about."""
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")

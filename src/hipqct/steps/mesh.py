@@ -71,11 +71,10 @@ def export_mesh(
     remove_optional(folder)  # first, lest a failed export leave them
     calibration = _read_calibration(slope, intercept, basis, options)
     mask, ct = _read_images(mask_path, resampled_path)
-    whole, mask, frame, femur = _prepare_femur(mask, side, options)
+    mask, frame, femur = _prepare_femur(ct, mask, side, calibration, options)
     facts = _shared_facts(side, calibration, options) | femur | {"outline": outline_facts(ct, mask)}
     if calibration:
         facts["material"] = calibration.facts() | {"mineral_mask_mg": calibration.check_mask(ct, mask)}
-    facts["to_cut"] = _measure_to_cut(ct, whole, frame, calibration, options["distal_cut_mm"])
     _judge(facts, options)  # what the mask alone tells, before any work on meshes
     level_set = smooth_level_set(mask)
     surface = extract_surface(mask, level_set)
@@ -119,35 +118,37 @@ def _read_images(mask_path, resampled_path) -> tuple[Image, Image]:
     return mask, ct
 
 
-def _prepare_femur(mask: Image, side: str, options: dict) -> tuple[Image, Image, FemurFrame | None, dict]:
-    """The mask as one solid, the same cut to length if asked; its frame; and what mesh.json tells of both.
+def _prepare_femur(
+    ct: Image, mask: Image, side: str, calibration: Calibration | None, options: dict
+) -> tuple[Image, FemurFrame | None, dict]:
+    """The mask as one solid, cut to length if asked; its frame; and what mesh.json tells of both.
 
-    A femur is cut by the frame of the whole, and described by that of what is left: shafts of one length
-    have their axes from one stretch. Where too little is left for an axis, it is that of the whole's shaft.
+    A femur is cut and measured by the frame of the whole, and described by that of what is left: shafts of
+    one length have their axes from one stretch. Where too little is left for an axis, the whole's is kept.
     """
-    whole = mask = mask.with_array(solid_mask(mask.array))
+    mask = mask.with_array(solid_mask(mask.array))
     as_found = mask_facts(mask, options["distal_slab_mm"])
     frame, no_frame = _find_frame(mask, side)
-    whole_below_head_mm = frame.below_head_mm if frame else None
+    whole, to_cut = frame, None
     if frame and options["distal_cut_mm"] is not None:
+        to_cut = _measure_to_cut(ct, mask, whole, calibration, options["distal_cut_mm"])
         cut = cut_below(mask, frame.head_center_mm, options["distal_cut_mm"])
         mask = mask.with_array(solid_mask(cut.array))
-        own_axis = {key: getattr(frame, key) for key in ("shaft_axis", "shaft_length_mm")}
-        has_axis, (frame, no_frame) = frame.has_own_shaft, _find_frame(mask, side)
-        if frame and has_axis and not frame.has_own_shaft:
-            frame = replace(frame, **own_axis)
+        frame, no_frame = _find_frame(mask, side)
+        if frame and not frame.has_own_shaft:
+            frame = replace(frame, shaft_axis=whole.shaft_axis, shaft_length_mm=whole.shaft_length_mm)
         # Of the cut femur, but for where the mask that it was cut from touches the image's other sides.
         ends = ("volume_mm3", "touches_lowest_slice", "distal_slab_share")
         of_cut = mask_facts(mask, options["distal_slab_mm"])
         as_found |= {key: of_cut[key] for key in ends}
     return (
-        whole,
         mask,
         frame,
         {
             "mask": as_found,
             "distal_cut_mm": options["distal_cut_mm"],
-            "whole_below_head_mm": whole_below_head_mm,
+            "whole_below_head_mm": whole.below_head_mm if whole else None,
+            "to_cut": to_cut,
             "anatomy": frame.facts() if frame else None,
             "head_above_mask_mm": head_above_mask_mm(mask, frame) if frame else None,
             "no_anatomical_frame": no_frame,
@@ -156,24 +157,18 @@ def _prepare_femur(mask: Image, side: str, options: dict) -> tuple[Image, Image,
 
 
 def _measure_to_cut(
-    ct: Image,
-    mask: Image,
-    frame: FemurFrame | None,
-    calibration: Calibration | None,
-    distal_cut_mm: float | None,
-) -> dict | None:
-    """Volume and mineral of the whole mask down to a plane so far below the head's centre; None without one.
+    ct: Image, mask: Image, frame: FemurFrame, calibration: Calibration | None, distal_cut_mm: float
+) -> dict:
+    """Volume and mineral of a femur down to a plane so far below the head's centre.
 
     The plane is square to the shaft, or to the scan's axis where there is too little shaft, and takes its
     share of every voxel: the measures do not hang on how the leg lay, nor on where the slices fall.
     ``missing_mm`` tells how far above the plane the mask ends.
     """
-    if distal_cut_mm is None or frame is None:
-        return None
-    share = share_above(mask, frame.head_center_mm, frame.shaft_axis, distal_cut_mm)[mask.array]
+    share = share_above(mask, frame.head_center_mm, frame.shaft_axis, distal_cut_mm)
     facts = {
         "square_to": "shaft" if frame.has_own_shaft else "scan",
-        "volume_mm3": float(share.sum(dtype=float)) * mask.voxel_volume_mm3,
+        "volume_mm3": float(share.sum()) * mask.voxel_volume_mm3,
         "missing_mm": missing_mm(mask, frame, distal_cut_mm),
     }
     if calibration:
