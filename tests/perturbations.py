@@ -212,14 +212,8 @@ def _only(mask: Image, *voxels) -> Image:
 ROUGH = frozenset({"surface_handles"})
 ANATOMY = frozenset(
     {"no_anatomical_frame", "head_radius_mm", "head_misfit_mm", "head_coverage", "head_leak_percent"}
-    | {
-        "head_above_mask_mm",
-        "neck_share",
-        "neck_shaft_angle_deg",
-        "below_head_mm",
-        "distal_slab_share",
-        "contact_radius_mm",
-    }
+    | {"neck_share", "neck_shaft_angle_deg", "below_head_mm", "distal_slab_share", "contact_radius_mm"}
+    | {"head_above_mask_mm"}
 )
 
 

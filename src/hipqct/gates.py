@@ -38,7 +38,7 @@ def mask_facts(mask: Image, slab_mm: float = DISTAL_SLAB_MM) -> dict:
         slab_mm: depth of the slab that load cases hold.
     """
     solid = np.asarray(mask.array, bool)
-    upwards = solid[:, :, :: 1 if mask.direction[2, 2] >= 0 else -1]
+    upwards = solid[:, :, :: 1 if mask.ascending else -1]
     return {
         "volume_mm3": float(solid.sum()) * mask.voxel_volume_mm3,
         "touches_lowest_slice": bool(upwards[:, :, 0].any()),
@@ -108,7 +108,7 @@ def missing_mm(mask: Image, frame: FemurFrame, distal_cut_mm: float) -> float:
     It ends above the first slice, from `ENDS_BELOW_MM` down, with much less bone than those above it: a
     ragged end or a stub is no length.
     """
-    down = np.flatnonzero(mask.array.any(axis=(0, 1)))[:: -1 if mask.direction[2, 2] >= 0 else 1]
+    down = np.flatnonzero(mask.array.any(axis=(0, 1)))[:: -1 if mask.ascending else 1]
     sections = mask.array[:, :, down].sum(axis=(0, 1))
     centres_mm = mask.to_world(np.column_stack([np.zeros((len(down), 2)), down]))
     below_mm = (frame.head_center_mm - centres_mm) @ mask.up

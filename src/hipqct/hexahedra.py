@@ -91,7 +91,7 @@ def build_hexahedra(
     points_mm = mask.to_world(points_index * steps + first + start)
     if np.linalg.det(mask.direction) < 0:
         cells = cells[:, [4, 5, 6, 7, 0, 1, 2, 3]]
-    up = 1 if mask.direction[2, 2] >= 0 else -1
+    up = 1 if mask.ascending else -1
     facts = {
         "cube_mm": cube_mm,
         "bone_fraction_min": bone_fraction_min,
@@ -128,7 +128,7 @@ def _cube_grid(inside: np.ndarray, mask: Image, cube_mm: float) -> tuple[np.ndar
     middle = np.rint(np.array(ndimage.center_of_mass(inside)) + 0.5) - 0.5
     first = middle - np.ceil((middle + 0.5) / steps - FRACTION_TOLERANCE) * steps
     first[2] = -0.5
-    if mask.direction[2, 2] < 0:  # the lowest face is the array's last
+    if not mask.ascending:  # the lowest face is the array's last
         first[2] = size[2] - 0.5 - np.ceil(size[2] / steps[2]) * steps[2]
     counts = np.ceil((size - 0.5 - first) / steps - FRACTION_TOLERANCE).astype(int)
     return first, counts, steps
@@ -138,7 +138,7 @@ def _one_cube_more(
     first: np.ndarray, counts: np.ndarray, steps: np.ndarray, mask: Image
 ) -> tuple[np.ndarray, np.ndarray]:
     """The grid with a cube more on every side but the lowest, where the smooth surface may pass the mask."""
-    below = np.array([1, 1, 0 if mask.direction[2, 2] >= 0 else 1])
+    below = np.array([1, 1, 0 if mask.ascending else 1])
     return first - below * steps, counts + np.array([2, 2, 1])
 
 

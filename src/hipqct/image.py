@@ -56,9 +56,14 @@ class Image:
         return float(np.prod(self.spacing_mm))
 
     @property
+    def ascending(self) -> bool:
+        """Whether the slices are ordered towards the head."""
+        return bool(self.direction[2, 2] >= 0)
+
+    @property
     def up(self) -> np.ndarray:
         """World unit vector along the slices' axis, towards the head."""
-        return self.direction[:, 2] * (1 if self.direction[2, 2] >= 0 else -1)
+        return self.direction[:, 2] * (1 if self.ascending else -1)
 
     @property
     def affine(self) -> np.ndarray:

@@ -288,7 +288,7 @@ def _finish(
     world_mm = mask.to_world(local_mm / np.array(mask.spacing_mm))
     if np.linalg.det(mask.direction) < 0:
         cells = cells[:, [1, 0, 2, 3, 4, 6, 5, 8, 7, 9]]
-    height_mm = local_mm[:, 2] * (1 if mask.direction[2, 2] >= 0 else -1)
+    height_mm = local_mm[:, 2] * (1 if mask.ascending else -1)
     lowest_mm = height_mm.min()
     node_sets = {
         "DISTAL_FACE": np.flatnonzero(height_mm <= lowest_mm + DISTAL_FACE_MM),

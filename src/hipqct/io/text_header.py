@@ -4,6 +4,7 @@ ITK reads both formats without telling that compressed voxels fail their checksu
 """
 
 import gzip
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,23 @@ def read_text_header(path: Path) -> TextHeader | None:
     with path.open("rb") as file:
         head = file.read(HEADER_BYTES)
     return _read_nrrd(path, head) if name.endswith(NRRD_SUFFIXES) else _read_metaimage(path, head)
+
+
+def files_beside(path: Path) -> Iterator[Path]:
+    """The files in which an NRRD or a MetaImage has its voxels, if not in its own; none of other formats."""
+    header = read_text_header(path)
+    if header is None or header.data == path:
+        return
+    if header.data:
+        yield header.data
+        return
+    for line in path.read_bytes()[:HEADER_BYTES].decode("latin-1").splitlines():
+        words = line.split()
+        if words and (path.parent / words[0]).is_file():  # of a list of files, one a line
+            yield path.parent / words[0]
+        for word in words:
+            if "%" in word:  # names with a number
+                yield from sorted(path.parent.glob(re.sub(r"%\d*d", "*", word)))
 
 
 def _read_nrrd(path: Path, head: bytes) -> TextHeader:

@@ -2,12 +2,12 @@
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from hipqct.errors import ScanError
-from hipqct.io.text_header import HEADER_BYTES, read_text_header
+from hipqct.io.text_header import files_beside
 
 
 def walk_files(root: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[tuple[Path, list]]:
@@ -50,16 +50,12 @@ def files_state(path: Path) -> str:
     Args:
         path: a folder, or a file, with the files that its header names.
     """
-    state, files = [], _files_of(Path(path))
-    while True:
-        try:
-            file = next(files)
-            status = file.stat()
-        except StopIteration:
-            break
-        except (OSError, ValueError):  # also of a name that no file can have
-            continue
-        state.append((os.path.relpath(file, path), status.st_size, int(status.st_mtime)))
+    state = []
+    with suppress(OSError, ValueError):  # also of a name that no file can have
+        for file in _files_of(Path(path)):
+            with suppress(OSError, ValueError):
+                status = file.stat()
+                state.append((os.path.relpath(file, path), status.st_size, int(status.st_mtime)))
     return hashlib.sha256(repr(state).encode()).hexdigest()
 
 
@@ -67,21 +63,9 @@ def _files_of(path: Path) -> Iterator[Path]:
     if path.is_dir():
         for folder, names in walk_files(path, on_error=lambda error: None):
             yield from (folder / name for name in names if not _is_litter(name))
-        return
-    yield path
-    header = read_text_header(path)
-    if header is None or header.data == path:
-        return
-    if header.data:
-        yield header.data
-        return
-    for line in path.read_bytes()[:HEADER_BYTES].decode("latin-1").splitlines():
-        words = line.split()
-        if words and (path.parent / words[0]).is_file():  # of a list of files, one a line
-            yield path.parent / words[0]
-        for word in words:
-            if "%" in word:  # names with a number
-                yield from sorted(path.parent.glob(re.sub(r"%\d*d", "*", word)))
+    else:
+        yield path
+        yield from files_beside(path)
 
 
 def _is_litter(name: str) -> bool:

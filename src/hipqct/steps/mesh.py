@@ -7,7 +7,7 @@ import numpy as np
 
 import hipqct
 from hipqct.anatomy import FemurFrame, find_frame
-from hipqct.density import MM3_PER_CM3
+from hipqct.density import bone_mineral_content_mg
 from hipqct.errors import AnatomyError, MeshError, SheetError
 from hipqct.gates import (
     check_gates,
@@ -172,8 +172,8 @@ def _measure_to_cut(
         "missing_mm": missing_mm(mask, frame, distal_cut_mm),
     }
     if calibration:
-        density_mg_cm3 = calibration.density_mg_cm3(ct.array[mask.array])
-        facts["mineral_mg"] = float((share * density_mg_cm3).sum()) * mask.voxel_volume_mm3 / MM3_PER_CM3
+        mean_mg_cm3 = np.average(calibration.density_mg_cm3(ct.array[mask.array]), weights=share)
+        facts["mineral_mg"] = bone_mineral_content_mg(mean_mg_cm3, facts["volume_mm3"])
     return facts
 
 
